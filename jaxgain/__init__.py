@@ -1,0 +1,69 @@
+"""jaxgain: does the signal, and does its gradient, survive the depth, and which initialization makes them?
+
+Names are loaded on first use, so that `import jaxgain` and the command line's `--help` are instant.
+
+>>> import jaxgain as jg
+>>> jg.SweepConfig(activations=["tanh"]).width
+1000
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxgain.activations import ACTIVATIONS, activation
+    from jaxgain.propagation.config import SweepConfig
+    from jaxgain.propagation.network import propagate
+    from jaxgain.propagation.sweep import sweep
+    from jaxgain.theory.critical import critical_init
+    from jaxgain.theory.gains import NoSuchGain, gain, gain_table
+    from jaxgain.theory.meanfield import Init, chi_par, chi_perp, correlation_map, length_map
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ACTIVATIONS",
+    "Init",
+    "NoSuchGain",
+    "SweepConfig",
+    "activation",
+    "chi_par",
+    "chi_perp",
+    "correlation_map",
+    "critical_init",
+    "gain",
+    "gain_table",
+    "length_map",
+    "propagate",
+    "sweep",
+]
+
+_HOME = {
+    "ACTIVATIONS": "jaxgain.activations",
+    "activation": "jaxgain.activations",
+    "gain": "jaxgain.theory.gains",
+    "gain_table": "jaxgain.theory.gains",
+    "NoSuchGain": "jaxgain.theory.gains",
+    "Init": "jaxgain.theory.meanfield",
+    "length_map": "jaxgain.theory.meanfield",
+    "correlation_map": "jaxgain.theory.meanfield",
+    "chi_perp": "jaxgain.theory.meanfield",
+    "chi_par": "jaxgain.theory.meanfield",
+    "critical_init": "jaxgain.theory.critical",
+    "SweepConfig": "jaxgain.propagation.config",
+    "propagate": "jaxgain.propagation.network",
+    "sweep": "jaxgain.propagation.sweep",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module that defines it (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'jaxgain' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,53 @@
+"""The `jaxgain` command. A subcommand's module is imported only when asked for, so that help is instant."""
+
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+COMMANDS = {
+    "gain": "the gains of activations, each under its criterion's name, and whether they are stable",
+    "sweep": "many gains and seeds at once: signal and gradient per layer; a table, a dataset and a figure",
+    "draw": "the figure of a dataset that was saved before",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; `arguments` are those of the process by default.
+
+    Exits with code 2, and one line on stderr, on bad input. Errors of the program itself are not caught.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    first = words[0] if words else "--help"
+    if first in ("-h", "--help"):
+        print(_help())
+    elif first == "--version":
+        from jaxgain import __version__
+
+        print(f"jaxgain {__version__}")
+    elif first in COMMANDS:
+        import_module(f"jaxgain.cli.{first}").run(words[1:])
+    else:
+        from jaxgain.cli.arguments import refuse
+
+        close = difflib.get_close_matches(first, COMMANDS, n=1)
+        refuse(
+            f"unknown command {first!r}{f'; did you mean {close[0]!r}?' if close else '.'} See jaxgain --help"
+        )
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: jaxgain COMMAND [OPTIONS]",
+            "",
+            "Does the signal, and does its gradient, survive the depth, and which initialization makes them?",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "jaxgain COMMAND --help explains every option with its unit; jaxgain --version.",
+        ]
+    )

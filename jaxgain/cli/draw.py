@@ -1,0 +1,49 @@
+"""`jaxgain draw`: the figure of a dataset that was saved before."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional
+
+from tyro.conf import Positional
+
+from jaxgain.cli.arguments import parse, refuse, refusing
+from jaxgain.runs.files import load_dataset, output_folder, save_figure
+
+FORMATS = (".png", ".pdf", ".svg")
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """What to draw, and where to."""
+
+    dataset: Positional[Path]
+    """The file sweep.nc that jaxgain sweep wrote."""
+
+    out: Optional[Path] = None  # noqa: UP045 (the command line reads `| None` slowly)
+    """The figure's file: .png, .pdf or .svg. By default the dataset's name with .png."""
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the subcommand."""
+    arguments = parse(
+        Draw, words, command="draw", about="Draw the figure of a saved dataset, computing nothing anew."
+    )
+    out = arguments.out or arguments.dataset.with_suffix(".png")
+    if out.suffix not in FORMATS:
+        refuse(f"--out must end in {', '.join(FORMATS)}, got {out}")
+    with refusing(ValueError):
+        dataset = load_dataset(arguments.dataset)
+        output_folder(out.parent)
+    if "gain_name" not in dataset.coords or "config" not in dataset.attrs:
+        refuse(
+            f"{arguments.dataset} is not a sweep of jaxgain; give the file sweep.nc that jaxgain sweep wrote"
+        )
+    from matplotlib.figure import Figure
+
+    from jaxgain.figures.sweep import draw_sweep
+
+    figure = Figure()
+    draw_sweep(figure, dataset)
+    save_figure(figure, out)
+    print(f"Figure: {out}")

@@ -1,0 +1,107 @@
+"""`jaxgain sweep`: run a sweep, print its table, write its dataset and figure."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jaxgain.cli.arguments import parse, refusing
+from jaxgain.propagation.config import SweepConfig
+from jaxgain.runs.files import output_folder, save_dataset, save_figure, saved_attributes
+
+if TYPE_CHECKING:
+    import xarray
+
+ABOUT = """Sweep gains, activations and seeds at a finite width: what happens to the signal and to its
+gradient, layer by layer. Prints a table, and writes the dataset sweep.nc and the figure sweep.png. With no
+option it runs the whole experiment on real settings."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep(SweepConfig):
+    """Settings of a sweep, and where its results go."""
+
+    out: Path = Path("jaxgain-sweep")
+    """Folder for sweep.nc and sweep.png, made where missing. A sweep that is there is replaced."""
+
+    rows: Literal["named", "all"] = "named"
+    """Rows of the table: each activation's named gains and the gains given as numbers, or all gains."""
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the subcommand."""
+    arguments = parse(Sweep, words, command="sweep", about=ABOUT)
+    with refusing(ValueError):
+        folder = output_folder(arguments.out)
+        replaced = is_a_sweep(folder / "sweep.nc")
+    from matplotlib.figure import Figure
+
+    from jaxgain.cli.tables import console, sweep_tables
+    from jaxgain.figures.sweep import draw_sweep
+    from jaxgain.propagation.sweep import sweep
+
+    fields = dataclasses.fields(SweepConfig)
+    config = SweepConfig(**{field.name: getattr(arguments, field.name) for field in fields})
+    start = time.perf_counter()
+    with progress_bar() as progress:
+        dataset = sweep(config, progress=progress)
+    seconds = time.perf_counter() - start
+    save_dataset(dataset, folder / "sweep.nc")
+    figure = Figure()
+    draw_sweep(figure, dataset)
+    save_figure(figure, folder / "sweep.png")
+
+    out = console()
+    for part in sweep_tables(dataset, all_gains=arguments.rows == "all"):
+        out.print(part)
+    out.print(f"Simulated in {seconds:.1f} s{timings(dataset)}.", highlight=False)
+    out.print(
+        f"Dataset: {folder / 'sweep.nc'}{' (replaced)' if replaced else ''}", highlight=False, soft_wrap=True
+    )
+    out.print(f"Figure:  {folder / 'sweep.png'}", highlight=False, soft_wrap=True)
+
+
+def is_a_sweep(path: Path) -> bool:
+    """Whether a sweep is saved at `path`; raises `ValueError` where another file is."""
+    if not path.exists():
+        return False
+    try:
+        ours = "config_hash" in saved_attributes(path)
+    except ValueError:
+        ours = False
+    if not ours:
+        raise ValueError(
+            f"{path} exists and is not a sweep of jaxgain; move it away or choose another folder"
+        )
+    return True
+
+
+@contextmanager
+def progress_bar() -> Iterator[Any]:
+    """Yield a `progress(done, total, what)` that draws a bar on stderr, or None where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    share = TextColumn("{task.percentage:.0f}%")
+    columns = (TextColumn("{task.description}"), BarColumn(), share, TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("sweep")
+
+        def progress(done: int, total: int, what: str) -> None:
+            bar.update(task, completed=done, total=total, description=what)
+
+        yield progress
+
+
+def timings(dataset: "xarray.Dataset") -> str:
+    """How much of it was compiling and how much running, where the dataset says so."""
+    known = {name: dataset.attrs.get(f"{name}_seconds") for name in ("compile", "run")}
+    if None in known.values():
+        return ""
+    return f" (compile {known['compile']:.1f} s, run {known['run']:.1f} s)"

@@ -1,0 +1,91 @@
+r"""A plain network with its weight matrices drawn: any distribution, and the oracle for what needs no matrices.
+
+The matrices come from the layers' keys, so the way back draws them again instead of keeping depth × n² numbers,
+and `vmap` over the gain with the key unbatched makes one matmul of all gains: $z = \sigma_w\,(W h) + \sigma_b b$.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxgain.propagation.rows import factor, norm, product, reciprocal, unit_size
+from jaxgain.propagation.statistics import (
+    Record,
+    cosines,
+    log_weight_gradient,
+    observe_activations,
+    observe_gradients,
+    observe_preactivations,
+    observe_slopes,
+)
+from jaxgain.propagation.weights import draw_matrix, scan_layers
+
+
+def propagate_dense(
+    key: Array,
+    value_and_slope: Callable[[Array], tuple[Array, Array]],
+    sigma_w: Array,
+    sigma_b: Array | None,
+    inputs: Array,
+    directions: Array,
+    cotangents: Array | None,
+    *,
+    depth: int,
+    steepest: Array | float,
+) -> tuple[Record, Record]:
+    """Records of layer 0 and of layers 1 … depth (leading axis) for inputs (B, n), directions (T, n), T = 0 or B."""
+    (signals, width), tangents = inputs.shape, directions.shape[0]
+    scan = partial(scan_layers, draw=partial(draw_matrix, key, width=width), bytes_per_layer=4 * width**2)
+
+    def forward(carry, xs):
+        (h, direction, log_jacobian), (_, _, (weights, bias)) = carry, xs
+        moved = product(jnp.concatenate([h, direction]), weights.T)
+        z = sigma_w * moved[:signals] + (0 if sigma_b is None else sigma_b * bias[None, :])
+        h, slope = value_and_slope(z)
+        record = observe_slopes(list(slope), steepest) | _observe_z(z) | _observe_h(h)
+        scaled, peak = unit_size(list(slope[:tangents] * moved[signals:]))
+        tangent = jnp.stack(scaled) if scaled else direction
+        length = jnp.sqrt(jnp.mean(tangent * tangent, axis=-1))
+        log_jacobian = log_jacobian + jnp.log(sigma_w) + jnp.log(peak) + jnp.log(length)
+        record["log_jacobian_rms"] = log_jacobian
+        return (h, tangent * reciprocal(length)[:, None], log_jacobian), (z, record)
+
+    _, (preactivations, records) = scan(forward, (inputs, directions, jnp.zeros(tangents)), depth, None)
+    first = _observe_h(inputs) | {"log_jacobian_rms": jnp.zeros(tangents)}
+    if cotangents is None:
+        return _observed(first), _observed(records)
+
+    def reverse(carry, xs):
+        (gradient, log_scale), (layer, (z, log_rms, overlap), (weights, _)) = carry, xs
+        _, slope = value_and_slope(z)
+        record = observe_gradients(list(gradient), log_scale)
+        deltas, peak = unit_size(list(slope * gradient))
+        log_delta = log_scale + jnp.log(peak)
+        record["log_weight_grad_rms"] = log_weight_gradient(factor(deltas), log_delta, log_rms, overlap)
+        sent = product(jnp.stack(deltas), weights), log_delta + jnp.log(sigma_w)
+        return jax.tree.map(partial(jnp.where, layer > depth), carry, sent), record
+
+    before = [jnp.concatenate([first[name][None], records[name][:-1]]) for name in ("log_rms", "overlap")]
+    arrived = (cotangents, jnp.zeros(signals))
+    (gradient, log_scale), gradients = scan(reverse, arrived, depth, (preactivations, *before), reverse=True)
+    return _observed(first) | observe_gradients(list(gradient), log_scale), _observed(records) | gradients
+
+
+def _observe_z(z: Array) -> Record:
+    scaled, peak = unit_size(list(z))
+    return observe_preactivations(factor(scaled).lower, peak)
+
+
+def _observe_h(h: Array) -> Record:
+    scaled, peak = unit_size(list(h))
+    lower = factor(scaled).lower
+    record = observe_activations(scaled, peak, lower)
+    return record | {"log_rms": jnp.log(peak) + jnp.log(norm(lower)), "overlap": cosines(lower)}
+
+
+def _observed(record: Record) -> Record:
+    """The record without what only the way back needed."""
+    return {name: x for name, x in record.items() if name not in ("log_rms", "overlap")}

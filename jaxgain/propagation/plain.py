@@ -1,0 +1,181 @@
+r"""A plain network with Gaussian weights, exactly, without its weights and without its activations.
+
+$z^l = W^l h^{l-1} + b^l$, $h^l = \phi(z^l)$ with B signals and, beside each, a tangent $t^l = \phi'(z^l) \odot W^l
+t^{l-1}$. Let $V$ hold these K rows and $A = [V \sigma_w/\sqrt n,\ \sigma_b]$ (no bias for tangents). With
+$A = R Q$, $Q$ orthonormal, $Q \hat W = E$ is standard normal, so $A \hat W = R E$: **all that a layer keeps of the
+layer before it is the K × K triangle R**. In reverse $\hat W = Q^\top E + (I - Q^\top Q)\tilde W$ with fresh
+$\tilde W$, so the cotangents of layer l are $\alpha V + r e$ with fresh normal e and small matrices α, r. This is
+the exact joint law of activations, tangents and gradients at any finite width, the alignment between them
+included. `vmap` over the gain with the key unbatched shares E and e between gains.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxgain.propagation.rows import (
+    Rows,
+    combine,
+    combine_lower,
+    factor,
+    factor_array,
+    norm,
+    projections,
+    reciprocal,
+    small_product,
+    unit_size,
+)
+from jaxgain.propagation.statistics import (
+    Record,
+    cosines,
+    log_weight_gradient,
+    observe_activations,
+    observe_gradients,
+    observe_preactivations,
+    observe_slopes,
+)
+from jaxgain.propagation.weights import draw_noise, scan_layers
+
+
+class Triangle(NamedTuple):
+    """What a layer's K rows V leave to the next one, and what the way back needs of it."""
+
+    forward: Array
+    """R (K, K): the next layer's rows are R E. Signal rows in their own units, tangent rows of norm 1."""
+    unit: Array
+    """(K,): the reciprocal of the largest |entry| of each row of V."""
+    basis: Array
+    """(K, K): the part of Q on the neurons, as combinations of the rows unit[:, None] * V."""
+    column: Array
+    """(K,): the part of Q on the bias column."""
+    log_rms: Array
+    """(B,) of the signal rows."""
+    overlap: Array
+    """(B, B) cosines of the signal rows."""
+
+
+class Returning(NamedTuple):
+    """Cotangents on their way back through W: D = exp(log_scale)[:, None] * (lower @ orthonormal rows)."""
+
+    onto_forward: Array
+    """(B, K) mean over the neurons of D̂ E."""
+    lower: Array
+    """r (B, B)."""
+    log_scale: Array
+    """(B,), σ_w of the map included."""
+
+
+def propagate_plain(
+    key: Array,
+    value_and_slope: Callable[[Array], tuple[Array, Array]],
+    sigma_w: Array,
+    sigma_b: Array | None,
+    inputs: Array,
+    directions: Array,
+    cotangents: Array | None,
+    *,
+    depth: int,
+    steepest: Array | float,
+) -> tuple[Record, Record]:
+    """Records of layer 0 and of layers 1 … depth (leading axis) for inputs (B, n), directions (T, n), T = 0 or B.
+
+    `sigma_b` None means no bias, which is cheaper than a bias of 0.
+    """
+    (signals, width), tangents = inputs.shape, directions.shape[0]
+    draw = partial(draw_noise, key, inputs=signals, tangents=tangents, width=width)
+    scan = partial(scan_layers, draw=draw, bytes_per_layer=4 * width * (2 * signals + tangents))
+    rows = [*inputs, *directions]
+    start, first = _leave(rows, jnp.zeros(tangents), sigma_w, sigma_b, signals)
+
+    def forward(carry, xs):
+        (triangle, log_jacobian), (_, _, noise) = carry, xs
+        rows, slopes = _arrive(value_and_slope, triangle.forward, noise.forward, signals)
+        after, record = _leave(rows, log_jacobian, sigma_w, sigma_b, signals)
+        record |= observe_slopes(slopes, steepest)
+        record |= _observe_preactivations(triangle.forward, noise.forward, signals)
+        return (after, record["log_jacobian_rms"]), (after, record)
+
+    _, (triangles, records) = scan(forward, (start, jnp.zeros(tangents)), depth, None)
+    first["log_jacobian_rms"] = jnp.zeros(tangents)
+    if cotangents is None:
+        return first, records
+
+    def reverse(returning, xs):
+        layer, (before, after), noise = xs
+        rows, slopes = _arrive(value_and_slope, before.forward, noise.forward, signals)
+        last = layer == depth
+        fresh = [jnp.where(last, u, e) for u, e in zip(cotangents, noise.reverse, strict=True)]
+        gradients = _return(returning, after, rows, fresh, noise.bias, last)
+        record = observe_gradients(gradients, returning.log_scale)
+        deltas, peak = unit_size([slope * g for slope, g in zip(slopes, gradients, strict=True)])
+        delta = factor(deltas)
+        log_scale = returning.log_scale + jnp.log(peak)
+        record["log_weight_grad_rms"] = log_weight_gradient(delta, log_scale, before.log_rms, before.overlap)
+        sent = Returning(projections(deltas, noise.forward), delta.lower, log_scale + jnp.log(sigma_w))
+        return jax.tree.map(partial(jnp.where, layer > depth), returning, sent), record
+
+    before = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b[:-1]]), start, triangles)
+    arrived = Returning(jnp.zeros((signals, signals + tangents)), jnp.eye(signals), jnp.zeros(signals))
+    returning, gradients = scan(reverse, arrived, depth, (before, triangles), reverse=True)
+    noise = draw(jnp.zeros((), jnp.int32))
+    gradient = _return(returning, start, rows, noise.reverse, noise.bias, False)
+    return first | observe_gradients(gradient, returning.log_scale), records | gradients
+
+
+def _arrive(value_and_slope: Callable, lower: Array, noise: Rows, signals: int) -> tuple[Rows, Rows]:
+    """The K rows of a layer and the B rows φ'(z), from the triangle of the layer before it and fresh noise."""
+    preactivations = combine_lower(lower, noise)
+    values, slopes = zip(*map(value_and_slope, preactivations[:signals]), strict=True)
+    tangents = [slope * moved for slope, moved in zip(slopes, preactivations[signals:], strict=False)]
+    return [*values, *tangents], list(slopes)
+
+
+def _leave(
+    rows: Rows, log_jacobian: Array, sigma_w: Array, sigma_b: Array | None, signals: int
+) -> tuple[Triangle, Record]:
+    """The triangle that a layer's rows leave, and what is observed of them."""
+    scaled, peak = unit_size(rows)
+    lower, inverse = factor(scaled)
+    record = observe_activations(scaled[:signals], peak[:signals], lower[:signals, :signals])
+    lengths = norm(lower[signals:])
+    record["log_jacobian_rms"] = log_jacobian + jnp.log(sigma_w) + jnp.log(peak[signals:]) + jnp.log(lengths)
+    signal_size = sigma_w * peak[:signals]
+    tangent = lower[signals:] * reciprocal(lengths)[:, None]
+    if sigma_b is None:
+        forward = jnp.concatenate([lower[:signals] * signal_size[:, None], tangent])
+        basis, column = inverse, jnp.zeros(len(rows))
+    else:
+        # Each augmented row is divided by its own size, so that a tiny signal beside a bias keeps its digits.
+        size = jnp.maximum(signal_size, sigma_b)
+        signal = lower[:signals] * (signal_size * reciprocal(size))[:, None]
+        bias = jnp.concatenate([sigma_b * reciprocal(size), jnp.zeros(len(rows) - signals)])
+        augmented = jnp.concatenate([jnp.concatenate([signal, tangent]), bias[:, None]], axis=1)
+        small = factor_array(augmented * augmented.shape[1] ** 0.5)
+        forward = jnp.concatenate([size, jnp.ones(len(rows) - signals)])[:, None] * small.lower
+        mix = small_product(small.inverse, augmented)
+        basis, column = small_product(mix[:, :-1], inverse), mix[:, -1]
+    overlap = cosines(lower[:signals, :signals])
+    return Triangle(forward, reciprocal(peak), basis, column, jnp.log(record["rms_h"]), overlap), record
+
+
+def _return(
+    returning: Returning, triangle: Triangle, rows: Rows, fresh: Rows, bias: Array, last: Array | bool
+) -> Rows:
+    """The B cotangents of the layer whose rows are given; those of the last layer are `fresh` itself."""
+    scaled = [row * unit for row, unit in zip(rows, triangle.unit, strict=True)]
+    seen = small_product(projections(scaled, fresh).T, triangle.basis.T)
+    seen = seen + bias[:, None] * triangle.column[None, :] / rows[0].shape[0] ** 0.5
+    along = small_product(returning.onto_forward - small_product(returning.lower, seen), triangle.basis)
+    beside = combine_lower(returning.lower, fresh)
+    return [a + b for a, b in zip(combine(jnp.where(last, 0, along), scaled), beside, strict=True)]
+
+
+def _observe_preactivations(lower: Array, noise: Rows, signals: int) -> Record:
+    """Rms and correlation of z = R E from the small factor of E, which all gains share."""
+    own = lower[:signals, :signals]
+    peak = jnp.max(jnp.abs(own), axis=-1)
+    return observe_preactivations(small_product(own * reciprocal(peak)[:, None], factor(noise[:signals]).lower), peak)

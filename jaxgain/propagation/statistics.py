@@ -1,0 +1,139 @@
+r"""What is observed of one layer's rows, the same for every kind of weights, and how it leaves the network.
+
+Arrays here belong to one network: B inputs, n neurons. Rows come divided by their largest entry (`peak`), so
+that squares neither overflow nor underflow; logarithms are natural.
+"""
+
+from functools import reduce
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxgain.propagation.rows import Factor, Rows, mean, norm, reciprocal, small_product, stack
+
+Record = dict[str, Any]
+"""Statistics of one layer by name; per input (B,) unless the name says otherwise."""
+
+
+class Propagation(NamedTuple):
+    """Statistics of one network, per layer 0 … depth; see the fields. Layer 0 is the input.
+
+    Every field has shape (depth + 1,), or (depth + 1, inputs) when the inputs are kept apart, and is None when
+    it was not asked for. `first_nonfinite` and `first_vanished` are scalars.
+    """
+
+    q: Array | None = None
+    """Mean of z² over the neurons; NaN at layer 0."""
+    mean: Array | None = None
+    """Mean of h over the neurons."""
+    std: Array | None = None
+    """Population standard deviation of h over the neurons."""
+    second_moment: Array | None = None
+    """Mean of h² over the neurons."""
+    log_grad_rms: Array | None = None
+    """Log of the rms over the neurons of ∂loss/∂h."""
+    log_grad_mean_abs: Array | None = None
+    """Log of the mean absolute value over the neurons of ∂loss/∂h."""
+    log_weight_grad_rms: Array | None = None
+    """Log of the rms entry of ∂loss/∂W, summed over the inputs; NaN at layer 0."""
+    log_jacobian_rms: Array | None = None
+    """Log of ‖J u‖/‖u‖ from the input to this layer, random u, both norms rms; 0 at layer 0."""
+    correlation: Array | None = None
+    """Cosine of the first two inputs' z; NaN at layer 0 and with one input."""
+    correlation_h: Array | None = None
+    """Cosine of the first two inputs' h; NaN with one input."""
+    saturated: Array | None = None
+    """Fraction of neurons with |φ'(z)| < 0.01 sup |φ'| over |z| ≤ 10; NaN at layer 0."""
+    dead: Array | None = None
+    """Fraction of neurons with φ'(z) = 0 for every input; NaN at layer 0."""
+    first_nonfinite: Array | None = None
+    """First layer at which some activation is not finite; −1 if none."""
+    first_vanished: Array | None = None
+    """First layer at which max |h| over all inputs is below the smallest normal number; −1 if none."""
+
+
+def cosine(lower: Array) -> Array:
+    """Cosine of the first two rows from their coordinates in an orthonormal basis; NaN with one row."""
+    if lower.shape[0] < 2:
+        return jnp.full((), jnp.nan, lower.dtype)
+    sizes = norm(lower[:2])
+    overlap = jnp.sum(lower[0] * reciprocal(sizes[0]) * lower[1] * reciprocal(sizes[1]))
+    return jnp.where(jnp.all(sizes > 0), overlap, jnp.nan)
+
+
+def cosines(lower: Array) -> Array:
+    """Cosines of every pair of rows from their coordinates, (B, B) -> (B, B); 0 for a zero row."""
+    unit = lower * reciprocal(norm(lower))[:, None]
+    return small_product(unit, unit.T)
+
+
+def observe_preactivations(lower: Array, scale: Array) -> Record:
+    """Rms of z and its correlation, from the coordinates `scale[:, None] * lower` of the rows of z."""
+    return {"rms_z": scale * norm(lower), "correlation": cosine(lower)}
+
+
+def observe_activations(rows: Rows, peak: Array, lower: Array) -> Record:
+    """Moments of h over the neurons, h_b = peak[b] * rows[b]: B rows, (B,), (B, B) -> record."""
+    centres = [mean(row) for row in rows]
+    variances = [mean((row - centre) ** 2) for row, centre in zip(rows, centres, strict=True)]
+    return {
+        "mean": peak * stack(centres),
+        "std": peak * jnp.sqrt(stack(variances)),
+        "rms_h": peak * norm(lower),
+        "correlation_h": cosine(lower),
+        "peak": jnp.max(peak),
+    }
+
+
+def observe_slopes(slopes: Rows, steepest: Array | float) -> Record:
+    """Saturated and dead fractions of the neurons from B rows of φ'(z); `steepest` = sup |φ'|."""
+    flat = [mean((jnp.abs(slope) < 0.01 * steepest).astype(slope.dtype)) for slope in slopes]
+    asleep = reduce(jnp.logical_and, [slope == 0 for slope in slopes])
+    return {"saturated": stack(flat), "dead": mean(asleep.astype(slopes[0].dtype))}
+
+
+def observe_gradients(gradients: Rows, log_scale: Array) -> Record:
+    """Log rms and log mean absolute value of ∂loss/∂h_b = exp(log_scale[b]) * gradients[b], B rows, (B,)."""
+    squares = stack([mean(g * g) for g in gradients])
+    sizes = stack([mean(jnp.abs(g)) for g in gradients])
+    return {
+        "log_grad_rms": log_scale + 0.5 * jnp.log(squares),
+        "log_grad_mean_abs": log_scale + jnp.log(sizes),
+    }
+
+
+def log_weight_gradient(delta: Factor, log_scale: Array, log_rms: Array, overlap: Array) -> Array:
+    r"""Log rms entry of $\sum_b \delta_b h_b^\top$, from $\|D^\top H\|_F^2 = \sum_{bc} (DD^\top)_{bc} (HH^\top)_{bc}$.
+
+    `delta` factors the rows of D up to exp(log_scale); `log_rms` (B,) and `overlap` (B, B) are log rms and
+    cosines of the rows of H.
+    """
+    if log_rms.shape[0] == 1:
+        return log_scale[0] + jnp.log(delta.lower[0, 0]) + log_rms[0]
+    weights = log_scale + log_rms
+    largest = jnp.max(weights)
+    relative = jnp.where(jnp.isneginf(weights), 0, jnp.exp(weights - jnp.where(jnp.isneginf(largest), 0, largest)))
+    scaled = relative[:, None] * delta.lower
+    total = jnp.sum(small_product(scaled, scaled.T) * overlap)
+    return largest + 0.5 * jnp.log(jnp.maximum(total, 0))
+
+
+def over_inputs(record: Record) -> Record:
+    """Average each statistic over the inputs: rms for `rms_*`, mean for all others, (..., B) -> (...)."""
+    whole = ("correlation", "correlation_h", "dead", "log_weight_grad_rms", "peak")
+
+    def average(name: str, x: Array) -> Array:
+        if name in whole:
+            return x
+        if not name.startswith("rms"):
+            return jnp.mean(x, axis=-1)
+        return norm(x) / jnp.sqrt(x.shape[-1]).astype(x.dtype)
+
+    return {name: average(name, x) for name, x in record.items()}
+
+
+def first_layer(condition: Array) -> Array:
+    """Index of the first layer where the condition (depth + 1,) holds, −1 if nowhere."""
+    return jnp.where(jnp.any(condition), jnp.argmax(condition), -1).astype(jnp.int32)
+

@@ -1,0 +1,218 @@
+r"""What a sweep says, a row per activation and gain: means over seeds with standard errors, and a verdict.
+
+The criteria of the verdict, over the depth that was run:
+
+- the signal **explodes** where a value is not finite, or the std of the last layer is over 10 times that of the
+  middle layer, or over 100 times that of the input;
+- it **vanishes** where a seed has only zeros left, or that std is under 1/10 of the middle layer's, or under
+  1/100 of the input's;
+- it **saturates** where more than three quarters of the last layer's neurons sit where phi is flat (half of them
+  do for every ReLU);
+- it **merges** where the inputs have become one: their correlation at the last layer is over 0.999;
+- it **survives** otherwise.
+- The gradient **explodes** or **vanishes** where its rms at the input is over 10 times, or under 1/10, of that
+  at the output, and **survives** in between. Where the signal is lost to overflow it is **unknown**.
+
+The middle layer is at a tenth of the depth: the verdict is about the depth and not about the first layers.
+"""
+
+import json
+import math
+
+import numpy as np
+import xarray
+
+FACTOR = 10.0
+FIT = (0.1, 0.9)
+FLAT = 0.75
+MERGED = 0.999
+SAME = 1e-6
+
+
+def summarize(dataset: xarray.Dataset, *, middle: int | None = None) -> xarray.Dataset:
+    r"""Reduce a sweep's dataset over seeds and layers.
+
+    Args:
+        dataset: of `jaxgain.sweep`, dims (activation, gain, seed, layer), perhaps (input).
+        middle: the earlier of the two layers shown, or the recorded one next to it; by default a tenth of the
+            depth.
+
+    Returns:
+        A dataset over (activation, gain), plus any other swept dims:
+
+        - `std_middle`, `std_end`, `correlation_end`: seed means at the middle and the last layer, of seeds that
+          are finite there; `correlation_end` is that of the pre-activations, NaN with one input;
+        - `log_growth`: slope of `log_grad_rms` per layer *going back*, least squares over layers from 10% to 90%
+          of the depth, per seed, then averaged; positive means that the gradient explodes toward the input;
+        - `efold` $= 1/|\mathrm{log\_growth}|$: layers over which the gradient changes by a factor e;
+        - `log_gradient_change`: log of the gradient's rms at the input over that at the output;
+        - each but `efold` with a standard error over seeds, `..._error`, NaN for a single seed;
+        - `nonfinite`, `vanished`: how many seeds lost the signal that way, and the first layer where one did
+          (`first_nonfinite`, `first_vanished`; -1 if none);
+        - `signal`, `gradient`: the verdict in a word each; `verdict`: in a sentence.
+
+        Statistics that were not recorded are NaN, and so is a gradient past an overflow. A gradient that is
+        exactly zero has slope -inf. Attributes: those of `dataset`, and `middle_layer`, `last_layer`.
+
+    Raises:
+        ValueError: where `std` and `log_grad_rms` were both not recorded: there is nothing to say.
+    """
+    if "std" not in dataset and "log_grad_rms" not in dataset:
+        raise ValueError("a summary needs the statistics std or log_grad_rms, and neither was recorded")
+    over = complete(dataset)
+    last = int(over["layer"][-1])
+    at_middle = over.sel(layer=last // 10 if middle is None else middle, method="nearest")
+    middle = int(at_middle["layer"])
+    at_start, at_middle, at_end = (
+        at.drop_vars("layer") for at in (over.isel(layer=0), at_middle, over.isel(layer=-1))
+    )
+    change = at_start["log_grad_rms"] - at_end["log_grad_rms"]
+
+    summary = xarray.Dataset(attrs=dataset.attrs)
+    for name, values in {
+        "std_middle": at_middle["std"],
+        "std_end": at_end["std"],
+        "correlation_end": at_end["correlation"],
+        "log_growth": growth_per_layer(over["log_grad_rms"]),
+        "log_gradient_change": change,
+    }.items():
+        summary[name], summary[f"{name}_error"] = mean_and_error(values)
+    with np.errstate(divide="ignore"):
+        summary["efold"] = 1 / abs(summary["log_growth"])
+    for count, first in (("nonfinite", "first_nonfinite"), ("vanished", "first_vanished")):
+        summary[count] = (over[first] >= 0).sum("seed")
+        summary[first] = over[first].where(over[first] >= 0, np.iinfo(np.int32).max).min("seed")
+        summary[first] = summary[first].where(summary[count] > 0, -1).astype(int)
+    flat = mean_and_error(at_end["saturated"])[0] > FLAT
+    summary["signal"] = _signal(summary, mean_and_error(at_start["std"])[0], flat)
+    summary["gradient"] = _gradient(summary)
+    summary["verdict"] = xarray.apply_ufunc(_sentence, summary["signal"], summary["gradient"], vectorize=True)
+    return summary.assign_attrs(middle_layer=middle, last_layer=last)
+
+
+def growth_per_layer(log_rms: xarray.DataArray) -> xarray.DataArray:
+    r"""Slope of a log rms per layer going back, least squares over layers from 10% to 90% of the depth.
+
+    $-\sum_l (l - \bar l)\, y_l / \sum_l (l - \bar l)^2$. -inf where a value in that range is -inf, NaN where one
+    is NaN or fewer than two layers were recorded there.
+
+    >>> layers = np.arange(101)
+    >>> float(growth_per_layer(xarray.DataArray(0.5 * (100 - layers), {"layer": layers})))
+    0.5
+    """
+    last = int(log_rms["layer"][-1])
+    y = log_rms.sel(layer=slice(math.ceil(FIT[0] * last), math.floor(FIT[1] * last))).astype(float)
+    if y.sizes["layer"] < 2:
+        return xarray.full_like(log_rms.isel(layer=0, drop=True), np.nan, dtype=float)
+    x = y["layer"] - y["layer"].mean()
+    zero = (y == -np.inf).any("layer")
+    slope = -(x * y.where(y != -np.inf, 0.0)).sum("layer", skipna=False) / (x**2).sum()
+    return slope.where(~zero | slope.isnull(), -np.inf)
+
+
+def mean_and_error(values: xarray.DataArray) -> tuple[xarray.DataArray, xarray.DataArray]:
+    """Mean over the seeds that are not NaN or +inf, and its standard error, NaN with fewer than two of them.
+
+    A seed at -inf (the log of an exact zero) makes the mean -inf and the error NaN.
+
+    >>> mean, error = mean_and_error(xarray.DataArray([1.0, 3.0, np.nan], dims="seed"))
+    >>> float(mean), float(error)
+    (2.0, 1.0)
+    """
+    values = values.astype(float).where(values < np.inf)
+    zero = (values == -np.inf).any("seed")
+    finite = values.where(values != -np.inf)
+    count = finite.count("seed")
+    mean = finite.sum("seed") / count.where(count > 0)
+    variance = ((finite - mean) ** 2).sum("seed") / (count - 1).where(count > 1)
+    return mean.where(~zero, -np.inf), np.sqrt(variance / count.where(count > 0)).where(~zero)
+
+
+def gains_to_show(dataset: xarray.Dataset, activation: str, *, all_gains: bool = False) -> dict[float, str]:
+    """Return the gains that tables and figures show for an activation, rising, with their names ("" for none).
+
+    They are the activation's own named gains and every gain given as a number; all of them with `all_gains`,
+    or where the settings had ranges only. Gains that agree to `SAME` are one, under all their names.
+
+    >>> names = [["", "forward", "centred", ""]]
+    >>> coords = {"activation": ["selu"], "gain": [0.5, 1, 1 + 1e-9, 2]}
+    >>> coords["gain_name"] = (("activation", "gain"), names)
+    >>> dataset = xarray.Dataset(coords=coords, attrs={"config": '{"gains": ["named", "0.5:2:2"]}'})
+    >>> gains_to_show(dataset, "selu")
+    {1.0: 'forward, centred'}
+    """
+    given = [gain for gain in json.loads(dataset.attrs["config"])["gains"] if not isinstance(gain, str)]
+    names = dict(
+        zip(dataset["gain"].values, dataset["gain_name"].sel(activation=activation).values, strict=True)
+    )
+    shown = {gain: name for gain, name in names.items() if name or gain in given}
+    merged: dict[float, str] = {}
+    for gain, name in (names if all_gains or not shown else shown).items():
+        last = next(reversed(merged), -np.inf)
+        if gain - last > SAME * gain:
+            merged[float(gain)] = str(name)
+        else:
+            merged[last] = ", ".join(each for each in (merged[last], str(name)) if each)
+    return merged
+
+
+def complete(dataset: xarray.Dataset) -> xarray.Dataset:
+    """Return the dataset without an input axis, and with NaN for what was not recorded (-1: no first layer)."""
+    if "input" in dataset.dims:
+        dataset = dataset.mean("input")
+    shape = xarray.zeros_like(dataset["std" if "std" in dataset else "log_grad_rms"], dtype=float)
+    absent = {
+        name: shape * np.nan
+        for name in ("std", "correlation", "saturated", "log_grad_rms")
+        if name not in dataset
+    }
+    firsts = {
+        name: shape.isel(layer=0, drop=True).astype(int) - 1
+        for name in ("first_nonfinite", "first_vanished")
+        if name not in dataset
+    }
+    return dataset.assign(absent | firsts)
+
+
+def _signal(summary: xarray.Dataset, std_start: xarray.DataArray, flat: xarray.DataArray) -> xarray.DataArray:
+    end, middle = summary["std_end"], summary["std_middle"]
+    exploded = (summary["nonfinite"] > 0) | (end > FACTOR * middle) | (end > FACTOR**2 * std_start)
+    vanished = (summary["vanished"] > 0) | (end < middle / FACTOR) | (end < std_start / FACTOR**2)
+    words = [
+        (exploded, "explodes"),
+        (vanished, "vanishes"),
+        (end.isnull(), "unknown"),
+        (flat, "saturates"),
+        (summary["correlation_end"] > MERGED, "merges"),
+    ]
+    return _first_true(words, otherwise="survives")
+
+
+def _gradient(summary: xarray.Dataset) -> xarray.DataArray:
+    change = summary["log_gradient_change"]
+    words = [
+        ((summary["nonfinite"] > 0) | change.isnull(), "unknown"),
+        (change > math.log(FACTOR), "explodes"),
+        (change < -math.log(FACTOR), "vanishes"),
+    ]
+    return _first_true(words, otherwise="survives")
+
+
+def _first_true(words: list[tuple[xarray.DataArray, str]], *, otherwise: str) -> xarray.DataArray:
+    like = words[0][0]
+    verdict = xarray.full_like(like, otherwise, dtype="<U9")
+    for condition, word in reversed(words):
+        verdict = verdict.where(~condition, word)
+    return verdict
+
+
+def _sentence(signal: str, gradient: str) -> str:
+    if signal == gradient and signal != "unknown":
+        return f"signal and gradient both {_PLURAL[signal]}"
+    said = [f"the gradient {gradient}"] if gradient != "unknown" else []
+    if signal != "unknown":
+        said.insert(0, "the inputs merge into one" if signal == "merges" else f"the signal {signal}")
+    return ", ".join(said) or "unknown"
+
+
+_PLURAL = {"survives": "survive", "explodes": "explode", "vanishes": "vanish"}

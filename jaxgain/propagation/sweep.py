@@ -1,0 +1,236 @@
+r"""Many networks at once: a `SweepConfig` to a labelled dataset.
+
+One compiled program serves every activation, gain and seed: gains are a batch axis over shared random numbers,
+activations are branches of one program, seeds are spread over the devices and run one after the other on each.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
+import xarray as xr
+from jax.sharding import AxisType, Mesh, PartitionSpec
+
+import jaxgain
+from jaxgain.activations import Activation, activation
+from jaxgain.propagation.config import SweepConfig, read_gains
+from jaxgain.propagation.network import record_network, steepest_slope, value_and_slope
+from jaxgain.theory.gains import named_gains
+
+Progress = Callable[[int, int, str], None]
+"""Called with the work done, the work in all, and what is being done."""
+
+# Seeds that one device runs before the host hears of it. At least 2: a loop of one member compiles to other bits.
+SEEDS_AT_ONCE = 2
+
+# Gains closer than this, relatively, are the same float32 network.
+SAME_GAIN = 1e-9
+
+LONG_NAMES = {
+    "q": "length: mean of z² over the neurons",
+    "mean": "mean of h over the neurons",
+    "std": "standard deviation of h over the neurons",
+    "second_moment": "mean of h² over the neurons",
+    "log_grad_rms": "log rms of ∂loss/∂h over the neurons",
+    "log_grad_mean_abs": "log mean absolute value of ∂loss/∂h over the neurons",
+    "log_weight_grad_rms": "log rms entry of ∂loss/∂W",
+    "log_jacobian_rms": "log ‖J u‖/‖u‖ from the input, random u",
+    "correlation": "cosine of two inputs' pre-activations z",
+    "correlation_h": "cosine of two inputs' activations h",
+    "saturated": "fraction of neurons with |φ'(z)| below 1% of its largest",
+    "dead": "fraction of neurons with φ'(z) = 0 for every input",
+    "first_nonfinite": "first layer with a value that is not finite, −1 if none",
+    "first_vanished": "first layer whose activations are all below the smallest normal number, −1 if none",
+}
+
+
+class Program(NamedTuple):
+    """A compiled sweep of one chunk of seeds, `run(keys, gains, sigma_b, activation index)`."""
+
+    run: Callable[..., dict[str, jax.Array]]
+    compile_seconds: float
+
+
+def sweep(config: SweepConfig, progress: Progress | None = None) -> xr.Dataset:
+    """Propagate random networks over every activation, gain and seed of the config.
+
+    Args:
+        config: what to run; see `SweepConfig`.
+        progress: called as `progress(done, total, what)` after every chunk of seeds.
+
+    Returns:
+        Dataset with dims (activation, gain, seed, layer), and `input` last if the config keeps the inputs apart.
+        `gain` is the sorted union of the numbers and of every named gain; `gain_name(activation, gain)` says which
+        gains are whose. Logs are natural. Attributes hold the config as JSON, its hash, versions and devices.
+
+    Raises:
+        ValueError: when the smallest chunk does not fit into `config.memory`.
+
+    >>> import jaxgain as jg
+    >>> config = jg.SweepConfig(activations=("tanh",), gains=(1.0, 5 / 3), width=100, depth=20, seeds=4)
+    >>> dataset = jg.sweep(config)
+    >>> dict(dataset.std.sizes)
+    {'activation': 1, 'gain': 2, 'seed': 4, 'layer': 21}
+    """
+    started = time.perf_counter()
+    phis = tuple(activation(phi) for phi in config.activations)
+    gains, gain_names = resolve_gains(phis, config.gains)
+    devices = tuple(jax.local_devices())
+    chunk = len(devices) * min(SEEDS_AT_ONCE, max(2, -(-config.seeds // len(devices))))
+    _check_memory(config, len(gains), chunk, len(devices))
+    with jax.enable_x64(False):
+        program = _program(phis, len(gains), chunk, devices, _settings(config))
+        keys = _seed_keys(config.seed, config.seeds, chunk)
+        results: dict[str, np.ndarray] = {}
+        total = len(phis) * config.seeds
+        for a, phi in enumerate(phis):
+            for start in range(0, config.seeds, chunk):
+                stop = min(start + chunk, config.seeds)
+                record = program.run(keys[start : start + chunk], gains.astype(np.float32), config.sigma_b, a)
+                for name, x in record.items():
+                    x = np.asarray(x)[: stop - start].swapaxes(0, 1)
+                    if name not in results:
+                        results[name] = np.empty((len(phis), len(gains), config.seeds, *x.shape[2:]), x.dtype)
+                    results[name][a, :, start:stop] = x
+                if progress:
+                    progress(a * config.seeds + stop, total, phi.name)
+    dataset = _dataset(config, gains, gain_names, results)
+    seconds = time.perf_counter() - started
+    return dataset.assign_attrs(
+        devices=f"{len(devices)} × {devices[0].device_kind}",
+        key_implementation=str(jax.random.key_impl(keys)),
+        compile_seconds=program.compile_seconds,
+        run_seconds=seconds,
+    )
+
+
+def resolve_gains(phis: Sequence[Activation], gains: Sequence[float | str]) -> tuple[np.ndarray, np.ndarray]:
+    """The gain axis (G,), float64 and sorted, and the names (A, G) of each activation's own gains on it.
+
+    A kind that an activation does not have is left out. Gains that agree to 1e-9 are one.
+
+    >>> axis, names = resolve_gains([activation("relu"), activation("tanh")], [1.0, "torch", "forward"])
+    >>> axis.round(4).tolist()
+    [1.0, 1.4142, 1.5925, 1.6667]
+    >>> names.tolist()
+    [['', 'forward, torch', '', ''], ['', '', 'forward', 'torch']]
+    """
+    numbers, kinds = read_gains(gains)
+    own = [{kind: value for kind, value in named_gains(phi).items() if kind in kinds} for phi in phis]
+    values = np.array(sorted([*numbers, *(value for named in own for value in named.values())]))
+    if not values.size:
+        names = ", ".join(phi.name for phi in phis)
+        raise ValueError(f"no gain left to sweep: {names} has none of the kinds {', '.join(kinds)}; add a number")
+    axis = values[np.append(True, np.diff(values) > SAME_GAIN * values[1:])]
+    names = np.full((len(phis), len(axis)), "", dtype=object)
+    for row, named in zip(names, own, strict=True):
+        for kind, value in named.items():
+            place = np.argmin(np.abs(axis - value))
+            row[place] = f"{row[place]}, {kind}" if row[place] else kind
+    return axis, names.astype(str)
+
+
+def _settings(config: SweepConfig) -> tuple[tuple[str, Any], ...]:
+    """What the compiled program depends on, beside the activations, as keyword arguments of `record_network`."""
+    names = ("width", "depth", "inputs", "weights", "cotangent", "input_scale", "input_correlation")
+    names += ("statistics", "record_every", "keep_inputs")
+    return (*((name, getattr(config, name)) for name in names), ("bias", config.sigma_b > 0))
+
+
+@lru_cache(maxsize=16)
+def _program(
+    phis: tuple[Activation, ...], gains: int, chunk: int, devices: tuple[jax.Device, ...], settings: tuple
+) -> Program:
+    """Compile a sweep once for all values of keys, gains and biases; the result outlives the call of `sweep`."""
+    started = time.perf_counter()
+    options = dict(settings)
+    bias = options.pop("bias")
+    branches = [partial(value_and_slope, phi) for phi in phis]
+
+    def member(key, gains, sigma_b, index):
+        chosen = branches[0] if len(branches) == 1 else lambda z: jax.lax.switch(index, branches, z)
+        steepest = jnp.asarray([steepest_slope(phi) for phi in phis], jnp.float32)[index]
+        one = partial(record_network, value_and_slope=chosen, steepest=steepest, **options)
+        return jax.vmap(lambda gain: one(key, sigma_w=gain, sigma_b=sigma_b if bias else 0.0))(gains)
+
+    def members(keys, gains, sigma_b, index):
+        return jax.lax.map(lambda key: member(key, gains, sigma_b, index), keys)
+
+    mesh = Mesh(np.array(devices), ("seed",), axis_types=(AxisType.Auto,))
+    by_seed, whole = PartitionSpec("seed"), PartitionSpec()
+    spread = jax.shard_map(
+        members, mesh=mesh, in_specs=(by_seed, whole, whole, whole), out_specs=by_seed, check_vma=False
+    )
+    keys = jax.eval_shape(lambda: _seed_keys(0, chunk, chunk))
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    lowered = jax.jit(spread).lower(
+        keys, jax.ShapeDtypeStruct((gains,), jnp.float32), scalar, jax.ShapeDtypeStruct((), jnp.int32)
+    )
+    wide = {"xla_cpu_prefer_vector_width": 512} if devices[0].platform == "cpu" else None
+    compiled = lowered.compile(compiler_options=wide)
+
+    def run(keys, gains, sigma_b, index):
+        return compiled(keys, jnp.asarray(gains), jnp.float32(sigma_b), jnp.int32(index))
+
+    return Program(run, time.perf_counter() - started)
+
+
+def _seed_keys(seed: int, seeds: int, chunk: int) -> jax.Array:
+    """One key per network, the same for every activation and gain, padded to whole chunks by repeating the first."""
+    root = jax.random.key(seed, impl="threefry2x32")
+    index = jnp.arange(-(-seeds // chunk) * chunk)
+    return jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.where(index < seeds, index, 0))
+
+
+def _check_memory(config: SweepConfig, gains: int, chunk: int, devices: int) -> None:
+    """Refuse what cannot fit: gains are never split, since their batch decides the last bits of a result."""
+    rows = config.inputs * (2 if "log_jacobian_rms" in config.statistics else 1)
+    live = 4 * config.width * gains * (6 * rows + 4)
+    if config.weights == "dense":
+        live += 4 * config.width * (2 * config.width + config.inputs * gains * config.depth)
+    carried = 4 * config.depth * gains * (3 * rows**2 + 8 * rows)
+    kept = config.inputs if config.keep_inputs else 1
+    result = 4 * gains * (1 + config.depth // config.record_every) * len(config.statistics) * kept
+    need = devices * (live + carried) + result * (chunk + 2 * len(config.activations) * config.seeds)
+    if need > config.memory * 2**30:
+        raise ValueError(
+            f"this sweep needs about {need / 2**30:.1f} GiB and memory is {config.memory:g} GiB; "
+            "raise memory, or lower width, depth, the number of gains or the statistics, or raise record_every"
+        )
+
+
+def _dataset(
+    config: SweepConfig, gains: np.ndarray, gain_names: np.ndarray, results: dict[str, np.ndarray]
+) -> xr.Dataset:
+    """Label the results; squares of what float32 holds are taken in float64, where they cannot underflow."""
+    for moment, rms in (("q", "rms_z"), ("second_moment", "rms_h")):
+        if rms in results:
+            results[moment] = results.pop(rms).astype(np.float64) ** 2
+    members = ("activation", "gain", "seed")
+    variables = {}
+    for name in config.statistics:
+        x = results[name]
+        dims = members + (("layer",) if x.ndim > 3 else ()) + (("input",) if x.ndim > 4 else ())
+        variables[name] = (dims, x, {"long_name": LONG_NAMES[name]})
+    return xr.Dataset(
+        variables,
+        coords={
+            "activation": list(config.activation_names()),
+            "gain": ("gain", gains, {"long_name": "gain σ_w: standard deviation of a weight times √fan_in"}),
+            "seed": np.arange(config.seeds),
+            "layer": ("layer", np.arange(0, config.depth + 1, config.record_every), {"long_name": "layer"}),
+            "gain_name": (("activation", "gain"), gain_names, {"long_name": "the activation's own gains by kind"}),
+        },
+        attrs={
+            "config": config.to_json(),
+            "config_hash": config.hash(),
+            "jaxgain": jaxgain.__version__,
+            "jax": jax.__version__,
+            "jaxlib": jaxlib.__version__,
+        },
+    )

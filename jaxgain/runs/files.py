@@ -1,0 +1,99 @@
+"""Files that appear whole or not at all, and the check of an output folder before a long run."""
+
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+
+
+def output_folder(folder: str | Path) -> Path:
+    """Make `folder` where it is missing, and prove that a file can be written in it.
+
+    Raises `ValueError` with the reason where it cannot: better before a long run than after it.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = _beside(folder / "probe")
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"cannot write to the folder {folder} ({error.strerror}); choose another") from error
+    return folder
+
+
+def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
+    """Let `write` fill a temporary file beside `path`, then put it in place in one step.
+
+    Readers see the old file or the new one, never a part; whatever `write` raises passes through, and nothing
+    is left behind. The temporary file has the suffix of `path`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = write_whole(f"{folder}/note.txt", lambda temporary: temporary.write_text("all of it"))
+    ...     path.read_text(), [file.name for file in Path(folder).iterdir()]
+    ('all of it', ['note.txt'])
+    """
+    path = Path(path)
+    temporary = _beside(path)
+    try:
+        write(temporary)
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def save_dataset(dataset: "xarray.Dataset", path: str | Path) -> Path:
+    """Write a dataset as netCDF (through h5netcdf), whole or not at all."""
+    return write_whole(path, lambda temporary: dataset.to_netcdf(temporary, engine="h5netcdf"))
+
+
+def load_dataset(path: str | Path) -> "xarray.Dataset":
+    """Read a dataset that `save_dataset` wrote, into memory.
+
+    Raises `ValueError` where there is no such file, or it is not netCDF.
+    """
+    with _opened(path) as dataset:
+        return dataset.load()
+
+
+def saved_attributes(path: str | Path) -> dict[str, Any]:
+    """Read the attributes of a dataset and nothing else; errors as in `load_dataset`."""
+    with _opened(path) as dataset:
+        return dict(dataset.attrs)
+
+
+def _opened(path: str | Path) -> "xarray.Dataset":
+    import xarray
+
+    try:
+        return xarray.open_dataset(path, engine="h5netcdf")
+    except OSError as error:
+        reason = "it is not a netCDF file" if Path(path).is_file() else "there is no such file"
+        raise ValueError(f"cannot read the dataset {path}: {reason}") from error
+
+
+def save_figure(figure: "Figure", path: str | Path) -> Path:
+    """Write a figure, in the format of the path's suffix, whole or not at all."""
+    return write_whole(path, lambda temporary: figure.savefig(temporary))
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.stem}-{uuid.uuid4().hex}{path.suffix}")
+
+
+def _flush(path: Path) -> None:
+    """Wait until the disk holds a file, or a folder's list of files."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Infinite width: deterministic quantities of an activation, in float64."""
