@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .grammar import split_call
+from jaxgain.grammar import split_call
 
 if TYPE_CHECKING:
     import jax
+    import jax.core as jax_core
     import jax.numpy as jnp
     from jax import Array
     from jax.typing import ArrayLike
@@ -30,7 +31,7 @@ else:
         def __getattr__(self, attribute: str) -> Any:
             return getattr(importlib.import_module(self._module), attribute)
 
-    jax, jnp = _Lazy("jax"), _Lazy("jax.numpy")
+    jax, jax_core, jnp = _Lazy("jax"), _Lazy("jax.core"), _Lazy("jax.numpy")
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Activation:
     r"""An elementwise function $\phi$, callable on arrays, with the places where it is not smooth.
 
     Two activations are equal when they are the same function with the same parameters and input scale.
-    `kinks` are the points where $\phi$ or any of its derivatives is not smooth, `jumps` those where $\phi$ itself
-    jumps (each jump is also a kink); both are `None` for a user's callable, until the quadrature has found them.
+    `kinks` are the points where $\phi$ or a derivative of it is not smooth, `jumps` those where $\phi$ itself
+    jumps, which are kinks too; both are `None` for a user's callable until the quadrature has found them.
 
     >>> activation("leaky_relu(0.2)")(-1.0).item()
     -0.20000000298023224
@@ -81,14 +82,15 @@ def _relu6(x):
 
 
 def _gelu_tanh(x):
-    # tanh is 1 to the last digit beyond 30; without the clip its argument, a cube, overflows at 1e13 in float32.
+    # tanh is 1 to the last digit beyond 30; without the clip its argument, a cube, overflows at 1e13 in
+    # float32.
     y = jnp.clip(x, -30.0, 30.0)
     return 0.5 * x * (1.0 + jnp.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y * y * y)))
 
 
 def _squareplus(x, b):
-    # (x + sqrt(x^2 + b))/2 cancels for x < 0, where b / (2 (|x| + sqrt(x^2 + b))) is the same number.
-    # |x| is written with `where` so that the derivative at 0 is one-sided, and so 1/2, instead of jnp.abs's 0.
+    # (x + sqrt(x^2 + b))/2 cancels for x < 0, where b / (2 (|x| + sqrt(x^2 + b))) is the same number. |x|
+    # is written with `where` so that the derivative at 0 is one-sided, and so 1/2, instead of jnp.abs's 0.
     t = jnp.where(x > 0, x, -x) + jnp.hypot(x, jnp.asarray(math.sqrt(b), x.dtype))
     return jnp.where(x > 0, t / 2, (b / 2) / t)
 
@@ -100,6 +102,12 @@ def _isru(x, alpha):
 def _telu(x):
     # tanh(exp(4)) is 1 to the last digit; without the minimum the derivative is 0 * inf where exp overflows.
     return x * jnp.tanh(jnp.exp(jnp.minimum(x, 4.0)))
+
+
+def _lisht(x):
+    # jax's reverse derivative of tanh adds and subtracts 2x where tanh is -1, and drops what is small beside
+    # it; the clip keeps that sum apart from the other one.
+    return x * jnp.tanh(jnp.clip(x, -30.0, 30.0))
 
 
 def _snake(x, a):
@@ -121,7 +129,7 @@ _FORMULAS: dict[str, _Formula] = {
     "silu": _Formula(lambda x: jax.nn.silu(x)),
     "mish": _Formula(lambda x: jax.nn.mish(x)),
     "telu": _Formula(_telu),
-    "lisht": _Formula(lambda x: x * jnp.tanh(x)),
+    "lisht": _Formula(_lisht),
     "tanh": _Formula(lambda x: jnp.tanh(x)),
     "lecun_tanh": _Formula(lambda x: 1.7159 * jnp.tanh((2 / 3) * x)),
     "sigmoid": _Formula(lambda x: jax.nn.sigmoid(x)),
@@ -187,7 +195,11 @@ def _build(name: str, parameters: tuple[float, ...] = (), input_scale: float = 1
     if formula.positive and any(parameter <= 0 for parameter in parameters):
         raise ValueError(f"the parameter of {name} must be positive, got {parameters[0]!r}")
     parameters = parameters or formula.defaults
-    shown = [f"{p:.17g}" if float(f"{p:g}") != p else f"{p:g}" for p in parameters if parameters != formula.defaults]
+    shown = [
+        f"{p:.17g}" if float(f"{p:g}") != p else f"{p:g}"
+        for p in parameters
+        if parameters != formula.defaults
+    ]
     if input_scale != 1.0:
         scale = f"{input_scale:g}" if float(f"{input_scale:g}") == input_scale else repr(input_scale)
         shown.append("-x" if scale == "-1" else f"{scale}x")
@@ -207,11 +219,13 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType({name: _build(name) for
 def activation(phi: "str | Activation | Callable[[Array], Array]") -> Activation:
     r"""Return the activation that `phi` means.
 
-    A name (`"gelu"`, also an alias such as `"swish"`), a name with its parameter (`"leaky_relu(0.2)"`), with the
-    scale of its input (`"tanh(2x)"` is $\tanh(2x)$), with both (`"leaky_relu(0.2, 2x)"`), an `Activation`, or any
-    elementwise jax.numpy callable. A callable is evaluated on a few numbers to see that it is elementwise.
+    A name (`"gelu"`, also an alias such as `"swish"`), a name with its parameter (`"leaky_relu(0.2)"`),
+    with the scale of its input (`"tanh(2x)"` is $\tanh(2x)$), with both (`"leaky_relu(0.2, 2x)"`), an
+    `Activation`, or any elementwise jax.numpy callable. A callable is evaluated on a few numbers to see
+    that it is elementwise.
 
-    Raises `ValueError` for a name that is not known, naming the nearest ones, and for parameters it does not take;
+    Raises `ValueError` for a name that is not known, naming the nearest ones, and for parameters it does
+    not take;
     `TypeError` for a callable that is not elementwise or does not return floating point.
 
     >>> activation("swish").name, activation("tanh(2x)").input_scale
@@ -229,9 +243,12 @@ def activation(phi: "str | Activation | Callable[[Array], Array]") -> Activation
         except TypeError as error:
             if "unhashable" not in str(error):
                 raise
-            # A partial is hashed by identity, so the same wrapper stands for it in every cache of this process.
+            # A partial is hashed by identity, so the same wrapper stands for it in every cache of this
+            # process.
             return _check(functools.partial(phi))
-    raise TypeError(f"an activation is a name, an Activation or an elementwise jax.numpy callable, got {phi!r}")
+    raise TypeError(
+        f"an activation is a name, an Activation or an elementwise jax.numpy callable, got {phi!r}"
+    )
 
 
 @functools.lru_cache(maxsize=512)
@@ -250,6 +267,23 @@ def _canonical(name: str) -> str:
     return ALIASES.get(name, name)
 
 
+# The library's own functions are known, kinks and all. jax.nn.gelu is by default the tanh approximation.
+_LIBRARY: tuple[tuple[str, Callable[[], Any]], ...] = (
+    ("relu", lambda: jax.nn.relu),
+    ("relu6", lambda: jax.nn.relu6),
+    ("leaky_relu", lambda: jax.nn.leaky_relu),
+    ("elu", lambda: jax.nn.elu),
+    ("selu", lambda: jax.nn.selu),
+    ("gelu_tanh", lambda: jax.nn.gelu),
+    ("silu", lambda: jax.nn.silu),
+    ("sigmoid", lambda: jax.nn.sigmoid),
+    ("softplus", lambda: jax.nn.softplus),
+    ("soft_sign", lambda: jax.nn.soft_sign),
+    ("tanh", lambda: jnp.tanh),
+    ("tanh", lambda: jax.nn.tanh),
+)
+
+
 @functools.lru_cache(maxsize=256)
 def _checked(function: Callable[..., Any]) -> Activation:
     return _check(function)
@@ -258,32 +292,25 @@ def _checked(function: Callable[..., Any]) -> Activation:
 def _check(function: Callable[..., Any]) -> Activation:
     """Return `function` as an activation, once it has been seen to be elementwise on concrete numbers."""
     name = _name_of(function)
-    for shipped in ("relu", "relu6", "leaky_relu", "elu", "celu", "selu", "silu", "mish", "sigmoid", "log_sigmoid"):
-        if function is getattr(jax.nn, shipped):
+    for shipped, its in _LIBRARY:
+        if function is its():
             return ACTIVATIONS[shipped]
-    if function is jax.nn.gelu:  # its default is the tanh approximation
-        return ACTIVATIONS["gelu_tanh"]
-    if function is jnp.tanh or function is jax.nn.tanh:
-        return ACTIVATIONS["tanh"]
     # Concrete numbers, whatever trace surrounds this call.
     with jax.ensure_compile_time_eval():
         x = jnp.asarray([-2.5, 0.75, 1.5, -0.25, 4.0, 0.125], jnp.float32)
         y = _call(function, name, x)
         if not isinstance(y, jax.Array) or y.shape != x.shape:
             got = f"shape {y.shape}" if isinstance(y, jax.Array) else f"a {type(y).__name__}"
-            raise TypeError(f"an activation must return an array of its input's shape {x.shape}, but {name} returned {got}")
+            raise TypeError(f"an activation must keep its input's shape {x.shape}, but {name} returned {got}")
         if not jnp.issubdtype(y.dtype, jnp.floating):
-            raise TypeError(f"an activation must return floating point, but {name} returned {y.dtype}; cast its result")
-        elsewhere = x.at[2].set(-37.0)
-        grid = x.reshape(2, 3)
-        same = (
-            _close(_call(function, name, x[::-1])[::-1], y)
-            and _close(_call(function, name, elsewhere)[jnp.asarray([0, 1, 3, 4, 5])], y[jnp.asarray([0, 1, 3, 4, 5])])
-            and _close(jnp.reshape(_call(function, name, grid), x.shape), y)
-        )
-        if not same:
             raise TypeError(
-                f"an activation must be elementwise, but the result of {name} at one entry depends on the others "
+                f"an activation must return floating point, but {name} returned {y.dtype}; cast it"
+            )
+        elsewhere = _call(function, name, x.at[0].set(-37.0))
+        backwards, square = _call(function, name, x[::-1]), _call(function, name, x.reshape(2, 3))
+        if not (_close(elsewhere[1:], y[1:]) and _close(backwards[::-1], y) and _close(square.ravel(), y)):
+            raise TypeError(
+                f"an activation must be elementwise, but the result of {name} at one entry depends on others "
                 "or on its place; pass the elementwise part alone"
             )
     return Activation(name=name, function=function, kinks=None, jumps=None)
@@ -291,7 +318,10 @@ def _check(function: Callable[..., Any]) -> Activation:
 
 def _call(function: Callable[..., Any], name: str, x: "Array") -> "Array":
     try:
-        return jax.jvp(jax.jit(function), (x,), (jnp.ones_like(x),))[0]
+        y = jax.jvp(jax.jit(function), (x,), (jnp.ones_like(x),))[0]
+        if any(isinstance(leaf, jax_core.Tracer) for leaf in jax.tree.leaves(y)):
+            raise ValueError("it depends on a traced value")
+        return y
     except Exception as error:
         first = str(error).strip().partition("\n")[0]
         raise TypeError(
@@ -301,7 +331,8 @@ def _call(function: Callable[..., Any], name: str, x: "Array") -> "Array":
 
 
 def _close(a: "Array", b: "Array") -> bool:
-    # The same number up to float32 rounding: a vector unit and its remainder loop may differ in the last bits.
+    # The same number up to float32 rounding: a vector unit and its remainder loop may differ in the last
+    # bits.
     return a.shape == b.shape and bool(jnp.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=True))
 
 
@@ -312,7 +343,7 @@ def _name_of(function: Callable[..., Any]) -> str:
 
 
 def value_and_slope(phi: Callable[..., Any], z: "Array") -> "tuple[Array, Array]":
-    r"""Return $\phi(z)$ and $\phi'(z)$ at every entry of the floating-point array `z` (one-sided at a kink, as in jax).
+    r"""Return $\phi(z)$ and $\phi'(z)$ at every entry of the floating array `z`; at a kink as jax has it.
 
     >>> import jax.numpy as jnp
     >>> [v.tolist() for v in value_and_slope(activation("relu"), jnp.asarray([-1.0, 2.0]))]

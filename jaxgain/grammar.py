@@ -1,4 +1,4 @@
-"""The small language of numbers and activation names, as typed at a shell: `5/3`, `sqrt(2)`, `leaky_relu(0.2, 2x)`."""
+"""The language of numbers and activations, as typed at a shell: `5/3`, `sqrt(2)`, `leaky_relu(0.2, 2x)`."""
 
 import ast
 import math
@@ -17,7 +17,8 @@ _BINARY: dict[type, Callable[[float, float], float]] = {
 _UNARY: dict[type, Callable[[float], float]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
 _FUNCTIONS: dict[str, Callable[[float], float]] = {"sqrt": math.sqrt, "exp": math.exp, "log": math.log}
 _CONSTANTS = {"pi": math.pi, "e": math.e}
-# Longer text is no number that a person typed, and a deep enough nest of brackets would exhaust the parser's stack.
+# Longer text is no number that a person typed, and a deep enough nest of brackets would exhaust the
+# parser's stack.
 _LONGEST = 200
 
 
@@ -47,7 +48,8 @@ def split_call(text: str) -> Call:
 
     The argument with an `x` in it is the input; `x` alone may be left out, and must come last.
 
-    Raises `ValueError` where brackets do not match, a parameter is no number, or the input is not a multiple of x.
+    Raises `ValueError` where brackets do not match, a parameter is no number, or the input is not a
+    multiple of x.
 
     >>> split_call("leaky_relu(0.2, 2x)")
     Call(name='leaky_relu', parameters=(0.2,), input_scale=2.0)
@@ -56,7 +58,9 @@ def split_call(text: str) -> Call:
     """
     match = re.fullmatch(r"\s*([A-Za-z_][\w\- ]*?)\s*(?:\((.*)\))?\s*", text, re.DOTALL)
     if match is None:
-        raise ValueError(f"cannot read the activation {text!r}; write a name, such as gelu, leaky_relu(0.2) or tanh(2x)")
+        raise ValueError(
+            f"cannot read the activation {text!r}; write a name, such as gelu, leaky_relu(0.2) or tanh(2x)"
+        )
     name, inside = match.groups()
     arguments = _split_commas(inside) if inside and inside.strip() else []
     input_scale = 1.0
@@ -78,15 +82,17 @@ def _split_commas(text: str) -> list[str]:
 
 def _multiple_of_x(text: str, whole: str) -> float:
     product = re.sub(r"(?<=[\d.)])\s*x\b", "*x", text)
-    at = [_evaluate(product, {"x": x}) for x in (0.0, 1.0, 2.0)] if "/x" not in product.replace(" ", "") else [1.0] * 3
-    # Linear in x and zero at x = 0: three points decide it, up to rounding.
-    if at[0] != 0 or at[1] == 0 or not math.isclose(at[2], 2 * at[1], rel_tol=1e-12):
-        raise ValueError(f"the input in {whole!r} must be a nonzero multiple of x, such as 2x or 2x/3, got {text.strip()!r}")
-    return at[1]
+    one, two, far = (_evaluate(product, {"x": x}) for x in (1.0, 2.0, 1024.0))
+    # Proportional to x: three points decide it, up to rounding.
+    if one == 0 or not (math.isclose(two, 2 * one) and math.isclose(far, 1024 * one)):
+        raise ValueError(
+            f"the input in {whole!r} must be a multiple of x, such as 2x or 2x/3, got {text.strip()!r}"
+        )
+    return one
 
 
 def _evaluate(text: str, variables: dict[str, float]) -> float:
-    message = f"{text!r} is not a number; write digits, + - * / **, brackets, sqrt, exp, log, pi or e, such as 5/3 or sqrt(2)"
+    message = f"{text!r} is not a number; write digits, + - * / **, brackets, sqrt, exp, log, pi or e"
     if not isinstance(text, str):
         raise TypeError(f"a number to be read must be text, got {text!r}")
     if len(text) > _LONGEST:

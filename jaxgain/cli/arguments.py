@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import NoReturn, TypeVar
 
@@ -51,11 +52,17 @@ def refuse(sentence: str) -> NoReturn:
 
 
 @contextlib.contextmanager
-def refusing(*errors: type[Exception]) -> Iterator[None]:
-    """Turn these errors, where they mean bad input, into one line and exit code 2."""
+def refusing() -> Iterator[None]:
+    """Turn a `ValueError` that jaxgain raises, which means bad input, into one line and exit code 2.
+
+    One that a library raises is an error of the program, and passes.
+    """
     try:
         yield
-    except errors as error:
+    except ValueError as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if not frame.f_globals["__name__"].startswith("jaxgain."):
+            raise
         refuse(" ".join(str(error).split()))
 
 

@@ -32,7 +32,7 @@ def run(words: Sequence[str]) -> None:
     out = arguments.out or arguments.dataset.with_suffix(".png")
     if out.suffix not in FORMATS:
         refuse(f"--out must end in {', '.join(FORMATS)}, got {out}")
-    with refusing(ValueError):
+    with refusing():
         dataset = load_dataset(arguments.dataset)
         output_folder(out.parent)
     if "gain_name" not in dataset.coords or "config" not in dataset.attrs:

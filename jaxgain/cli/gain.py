@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ class Gain:
 def run(words: Sequence[str]) -> None:
     """Run the subcommand."""
     arguments = parse(Gain, words, command="gain", about=ABOUT)
-    with refusing(ValueError):
+    with refusing():
         if arguments.out is not None:
             output_folder(arguments.out.parent)
     if arguments.kind is not None and len(arguments.activations) == 1 and arguments.out is None:
@@ -78,8 +79,6 @@ def run(words: Sequence[str]) -> None:
 
 def print_one(phi: str, kind: str, q: float) -> None:
     """Print one gain, all its digits and nothing else; what comes with it goes to stderr."""
-    import sys
-
     from jaxgain.theory.gains import NoSuchGain, gain
 
     with warnings.catch_warnings(record=True) as notes:

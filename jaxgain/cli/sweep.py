@@ -6,14 +6,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from jaxgain.cli.arguments import parse, refusing
 from jaxgain.propagation.config import SweepConfig
 from jaxgain.runs.files import output_folder, save_dataset, save_figure, saved_attributes
-
-if TYPE_CHECKING:
-    import xarray
 
 ABOUT = """Sweep gains, activations and seeds at a finite width: what happens to the signal and to its
 gradient, layer by layer. Prints a table, and writes the dataset sweep.nc and the figure sweep.png. With no
@@ -34,7 +31,7 @@ class Sweep(SweepConfig):
 def run(words: Sequence[str]) -> None:
     """Run the subcommand."""
     arguments = parse(Sweep, words, command="sweep", about=ABOUT)
-    with refusing(ValueError):
+    with refusing():
         folder = output_folder(arguments.out)
         replaced = is_a_sweep(folder / "sweep.nc")
     from matplotlib.figure import Figure
@@ -46,7 +43,7 @@ def run(words: Sequence[str]) -> None:
     fields = dataclasses.fields(SweepConfig)
     config = SweepConfig(**{field.name: getattr(arguments, field.name) for field in fields})
     start = time.perf_counter()
-    with progress_bar() as progress:
+    with refusing(), progress_bar() as progress:
         dataset = sweep(config, progress=progress)
     seconds = time.perf_counter() - start
     save_dataset(dataset, folder / "sweep.nc")
@@ -57,7 +54,8 @@ def run(words: Sequence[str]) -> None:
     out = console()
     for part in sweep_tables(dataset, all_gains=arguments.rows == "all"):
         out.print(part)
-    out.print(f"Simulated in {seconds:.1f} s{timings(dataset)}.", highlight=False)
+    compiling = dataset.attrs["compile_seconds"]
+    out.print(f"Simulated in {seconds:.1f} s, of which compiling {compiling:.1f} s.", highlight=False)
     out.print(
         f"Dataset: {folder / 'sweep.nc'}{' (replaced)' if replaced else ''}", highlight=False, soft_wrap=True
     )
@@ -81,7 +79,7 @@ def is_a_sweep(path: Path) -> bool:
 
 @contextmanager
 def progress_bar() -> Iterator[Any]:
-    """Yield a `progress(done, total, what)` that draws a bar on stderr, or None where stderr is no terminal."""
+    """Yield a `progress(done, total, what)` that draws a bar on stderr; None where that is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -91,17 +89,9 @@ def progress_bar() -> Iterator[Any]:
     share = TextColumn("{task.percentage:.0f}%")
     columns = (TextColumn("{task.description}"), BarColumn(), share, TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("sweep")
+        task = bar.add_task("compiling")
 
         def progress(done: int, total: int, what: str) -> None:
             bar.update(task, completed=done, total=total, description=what)
 
         yield progress
-
-
-def timings(dataset: "xarray.Dataset") -> str:
-    """How much of it was compiling and how much running, where the dataset says so."""
-    known = {name: dataset.attrs.get(f"{name}_seconds") for name in ("compile", "run")}
-    if None in known.values():
-        return ""
-    return f" (compile {known['compile']:.1f} s, run {known['run']:.1f} s)"

@@ -1,6 +1,7 @@
 """Tables of datasets, readable at 100 columns, with and without colours."""
 
 import math
+import re
 from collections.abc import Iterator
 
 import xarray
@@ -12,6 +13,7 @@ from jaxgain.propagation.summary import gains_to_show, summarize
 
 COLUMNS = 100
 MISSING = "–"
+FULL_REASONS = 3  # activations up to which a table of gains gives reasons in full
 STYLES = {
     "vanishes": "blue",
     "merges": "blue",
@@ -21,7 +23,7 @@ STYLES = {
     "unstable": "red",
     "stable": "green",
 }
-_SHORT = {"self_consistent": "self\nconsistent"}
+_HEADERS = {"backward": "back-\nward", "balanced": "bal-\nanced", "self_consistent": "self\ncons."}
 
 
 def console() -> Console:
@@ -48,10 +50,10 @@ def sweep_tables(dataset: xarray.Dataset, *, all_gains: bool = False) -> Iterato
 
 
 def _sweep_columns(middle: int, last: int, *, header: bool) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), show_header=header, header_style="bold")
-    table.add_column("gain", width=8)
-    table.add_column("its name", width=15)
-    widths = {f"std at {middle}": 12, f"std at {last}": 13, "gradient ×": 13, "e-fold": 6, "corr.": 5}
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=header, header_style="bold")
+    table.add_column("gain", width=7)
+    table.add_column("its name", width=16)
+    widths = {f"std at {middle}": 13, f"std at {last}": 14, "gradient ×": 13, "e-fold": 6, "corr.": 6}
     for name, width in widths.items():
         table.add_column(name, width=width, justify="right", no_wrap=True)
     table.add_column("signal", width=9)
@@ -62,45 +64,56 @@ def _sweep_columns(middle: int, last: int, *, header: bool) -> Table:
 def gain_tables(table: xarray.Dataset) -> Iterator[RenderableType]:
     """Yield the table of gains, a row per activation, and the reasons of those that do not exist."""
     kinds = [str(kind) for kind in table["kind"].values]
-    shown = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    shown = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     shown.add_column("activation", no_wrap=True)
-    for kind in kinds:
-        shown.add_column(_SHORT.get(kind, kind), justify="right", no_wrap=True)
-    for header in ("χ∥", "χ⊥"):
+    for header in [*(_HEADERS.get(kind, kind) for kind in kinds), "χ∥", "χ⊥"]:
         shown.add_column(header, justify="right", no_wrap=True)
     shown.add_column("length", no_wrap=True)
     for activation in table["activation"].values:
         one = table.sel(activation=activation)
-        numbers = [*one["gain"].values, float(one["chi_par"]), float(one["chi_perp"])]
-        shown.add_row(
-            str(activation), *(_plain(number) for number in numbers), _worded(str(one["stability"].values))
-        )
+        gains = {kind: _plain(float(one["gain"].sel(kind=kind))) for kind in kinds}
+        if one["sigma_b"] > 0 and "critical" in gains:
+            gains["critical"] += "*"
+        chi = [_plain(float(one[name])) for name in ("chi_par", "chi_perp")]
+        shown.add_row(str(activation), *gains.values(), *chi, _worded(str(one["stability"].values)))
     yield shown
-    yield Text(
-        "\nχ∥ is the stability of the length that the forward gain preserves (above 1 it runs away);\n"
-        "χ⊥ is the growth of the mean squared gradient per layer, at the same gain.",
-        style="dim",
-    )
+    yield Text("\n" + "\n".join([*_NOTES, *_with_bias(table), *_reasons(table)]), style="dim")
+
+
+_NOTES = (
+    "χ∥  stability of the length that the forward gain preserves: above 1 it is unstable and runs away",
+    "χ⊥  factor of the mean squared gradient per layer going back, at the forward gain",
+)
+
+
+def _with_bias(table: xarray.Dataset) -> list[str]:
+    """What the stars on critical gains stand for."""
+    sigma_b = table["sigma_b"].where(table["sigma_b"] > 0).dropna("activation")
+    if "critical" not in table["kind"] or not sigma_b.size:
+        return []
+    values = [f"{activation} {float(value):.4f}" for activation, value in sigma_b.to_series().items()]
+    return [f"*   only with biases of this sigma_b: {', '.join(values)}"]
+
+
+def _reasons(table: xarray.Dataset) -> list[str]:
+    """Why gains are missing, activations with the same reason together; in a long table the first clauses."""
+    brief = table.sizes["activation"] > FULL_REASONS
     reasons: dict[str, list[str]] = {}
     for activation in table["activation"].values:
-        for kind in kinds:
-            reason = str(table["reason"].sel(activation=activation).sel(kind=kind).values)
-            if reason:
-                reasons.setdefault(f"no {kind} gain, {reason}", []).append(str(activation))
-    for reason, activations in reasons.items():
-        yield Text(f"{MISSING} {', '.join(activations)}: {reason}", style="dim")
+        for kind in table["kind"].values:
+            if reason := str(table["reason"].sel(activation=activation).sel(kind=kind).values):
+                general = re.sub(rf"(?<![\w.]){re.escape(activation)}(?!\w)", "it", reason)
+                clause = re.split(r"[,;:] | \(", general)[0] if brief else general
+                reasons.setdefault(f"no {kind} gain, since {clause}", []).append(str(activation))
+    lines = [f"{MISSING}   {reason}: {', '.join(activations)}" for reason, activations in reasons.items()]
+    return [*lines, "    (jaxgain gain NAME gives the whole reason)"] if brief and lines else lines
 
 
 def with_error(value: float, error: float) -> str:
     """Write a mean with its standard error, to the first digit of the error.
 
-    >>> (
-    ...     with_error(0.65123, 0.0012),
-    ...     with_error(1.0992, 0.0004),
-    ...     with_error(3.21e-11, 2e-12),
-    ...     with_error(0.5, np.nan),
-    ... )
-    ('0.651±0.001', '1.0992±0.0004', '(3.2±0.2)e-11', '0.5')
+    >>> with_error(0.65123, 0.0012), with_error(3.21e-11, 2e-12), with_error(0.5, math.nan)
+    ('0.651±0.001', '(3.2±0.2)e-11', '0.5')
     """
     if math.isnan(value):
         return MISSING
@@ -108,7 +121,9 @@ def with_error(value: float, error: float) -> str:
         return f"{value:.4g}"
     exponent = 0 if 1e-3 <= abs(value) < 1e5 else math.floor(math.log10(abs(value)))
     value, error = value / 10.0**exponent, error / 10.0**exponent
-    digits = max(0, min(4, -math.floor(math.log10(error))))
+    digits = max(0, -math.floor(math.log10(float(f"{error:.0e}"))))
+    if digits > 4:
+        return f"{value:.5g}±{error:.0e}" if not exponent else f"({value:.3g}±{error:.0e})e{exponent:+03d}"
     text = f"{value:.{digits}f}±{error:.{digits}f}"
     return f"({text})e{exponent:+03d}" if exponent else text
 
@@ -117,13 +132,15 @@ def _sweep_row(gain: float, name: str, one: xarray.Dataset) -> list[str | Text]:
     value = {key: float(one[key]) for key in one.data_vars if one[key].dtype.kind in "fi"}
     growth = math.exp(min(value["log_growth"], 700.0))
     return [
-        f"{gain:.6g}",
+        f"{gain:.5g}",
         name,
         with_error(value["std_middle"], value["std_middle_error"]),
         with_error(value["std_end"], value["std_end_error"]),
         with_error(growth, growth * value["log_growth_error"]),
         _efold(value["log_growth"], value["log_growth_error"]),
-        MISSING if math.isnan(value["correlation_end"]) else f"{value['correlation_end']:.2f}",
+        MISSING
+        if math.isnan(value["correlation_end"])
+        else f"{round(value['correlation_end'], 3) + 0.0:.3f}",
         *(_worded(str(one[word].values)) for word in ("signal", "gradient")),
     ]
 
@@ -132,9 +149,11 @@ def _efold(growth: float, error: float) -> str:
     """Layers per e-fold, or the least they may be where the growth is within two standard errors of none."""
     if math.isnan(growth):
         return MISSING
+    if growth == 0 and not error > 0:
+        return "∞"
     if abs(growth) <= 2 * error:
         return f">{1 / (abs(growth) + 2 * error):.0f}"
-    return f"{1 / abs(growth):.3g}" if growth else "∞"
+    return f"{1 / abs(growth):.3g}"
 
 
 def _plain(number: float) -> str:
@@ -151,6 +170,6 @@ std         of the activations over the neurons, at layers {middle} and {last}
 gradient ×  factor by which the gradient's rms grows per layer, going back
 e-fold      layers over which it changes by a factor e
 corr.       correlation of two inputs' pre-activations at layer {last}
-±           standard error over {seeds} seeds
+±           standard error over seeds, of which there {"is 1: none" if seeds == 1 else f"are {seeds}"}
 survives: within a factor 10 over the depth; vanishes, explodes: beyond it;
 saturates: most neurons where phi is flat; merges: all inputs give one output"""

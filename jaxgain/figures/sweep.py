@@ -24,6 +24,7 @@ COLUMNS = {  # left and right edges, as fractions of the width
     "std map": (0.662, 0.797),
     "gradient map": (0.812, 0.947),
 }
+RECORDED = {"std": "std", "gradient": "log_grad_rms"}
 _LINES = LinearSegmentedColormap.from_list("lines", ["#440154", "#3b528b", "#21918c", "#4fb84a", "#d0a800"])
 _CHANGE = "RdBu_r"
 _LOST = "0.2"
@@ -61,8 +62,10 @@ def draw_sweep(figure: Figure, dataset: xarray.Dataset) -> None:
         at = {column: axes[row] for column, axes in panels.items()}
         colours = _LINES(np.linspace(0, 1, len(gains) + 1)[:-1] if len(gains) > 1 else [0.0])
         draw_verdicts(at["list"], name, gains, summary.sel(activation=name).sel(gain=list(gains)), colours)
-        for what in DECADES:
+        for what, statistic in RECORDED.items():
             draw_lines(at[what], lines[name][what], lines[name][f"{what}_error"], colours, limits[what])
+            if statistic not in dataset:
+                at[what].text(0.5, 0.5, "not recorded", ha="center", transform=at[what].transAxes)
         of_all = powers.sel(activation=name)
         draw_map(at["std map"], of_all["std"] - powers.attrs["input_std"], DECADES["std"])
         draw_map(at["gradient map"], of_all["gradient"], DECADES["gradient"])
@@ -123,30 +126,27 @@ def draw_lines(
 def draw_map(axes: Axes, powers: xarray.DataArray, decades: float) -> None:
     """Draw powers of ten as colours over layer and gain, white where unchanged, ending at +-`decades`.
 
-    The gain axis is logarithmic unless a gain is 0.
+    The gain axis is logarithmic, with a place for 0 below the smallest positive gain.
     """
     layers, gains = powers["layer"].values, powers["gain"].values
-    logarithmic = gains[0] > 0
-    edges = np.exp(_edges(np.log(gains))) if logarithmic else _edges(gains)
+    positive = gains[gains > 0]
     values = np.ma.masked_invalid(powers.transpose("gain", "layer").clip(-decades, decades).values)
+    edges = np.exp(_edges(np.log(positive))) if positive.size else np.array([1.0])
+    if gains[0] == 0:
+        edges = np.concatenate([[-0.5 * edges[0], 0.5 * edges[0]], edges[1:]])
     axes.set_facecolor(_LOST)
     axes.pcolormesh(_edges(layers), edges, values, cmap=_CHANGE, vmin=-decades, vmax=decades, rasterized=True)
-    if logarithmic:
-        axes.set_yscale("log")
-        ticks = [
-            tick
-            for tick in (0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 30, 100)
-            if gains[0] <= tick <= gains[-1]
-        ]
-        axes.yaxis.set_major_locator(FixedLocator(ticks or [gains[0]]))
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda gain, _: f"{gain:.3g}"))
+    axes.set_yscale("symlog", linthresh=abs(edges[0]), linscale=0.3)
+    axes.yaxis.set_major_locator(FixedLocator(_round_gains(gains)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda gain, _: f"{gain:.3g}"))
     axes.set_ylim(edges[0], edges[-1])
+    axes.set_xlim(layers[0], layers[-1])
     axes.tick_params(labelsize=8, length=2)
 
 
 def mark_gains(axes: Axes, gains: list[float], colours: np.ndarray, *, label: bool) -> None:
-    """Mark gains at a map's right edge, and write their values beside it, moved apart where they would touch."""
+    """Mark gains at a map's right edge, and write their values beside it, moved apart where they'd touch."""
     across = axes.get_yaxis_transform()
     for gain, colour in zip(gains, colours, strict=True):
         axes.plot(
@@ -160,20 +160,20 @@ def mark_gains(axes: Axes, gains: list[float], colours: np.ndarray, *, label: bo
             [1.0, 1.07], [low, height], color=colour, linewidth=1, transform=axes.transAxes, clip_on=False
         )
         axes.text(
-            1.09, height, f"{gain:.4g}", color=colour, fontsize=8, va="center", transform=axes.transAxes
+            1.09, height, _number(gain), color=colour, fontsize=8, va="center", transform=axes.transAxes
         )
 
 
 def draw_verdicts(
     axes: Axes, activation: str, gains: dict[float, str], summary: xarray.Dataset, colours: np.ndarray
 ) -> None:
-    """Write the activation's name, and below it its gains, the highest first, with their names and verdicts."""
+    """Write the activation's name, and below it its gains, highest first, with their names and verdicts."""
     axes.set_axis_off()
-    axes.text(0, 1.0, activation, fontsize=14, fontweight="bold", va="top", transform=axes.transAxes)
+    axes.text(0, 1.02, activation, fontsize=14, fontweight="bold", va="top", transform=axes.transAxes)
     for line, (gain, colour) in enumerate(reversed(list(zip(gains, colours, strict=True)))):
         one = summary.sel(gain=gain)
         words = [str(one[word].values) for word in ("signal", "gradient")]
-        cells = [f"{gain:.4g}", _short(gains[gain]), *words]
+        cells = [_number(gain), _short(gains[gain]), *words]
         inks = [colour, "black", *(_INK.get(word, "black") for word in words)]
         for x, text, ink in zip(_CELLS.values(), cells, inks, strict=True):
             weight = "bold" if text is cells[0] else "normal"
@@ -232,8 +232,23 @@ def _edges(centres: np.ndarray) -> np.ndarray:
     )
 
 
+def _round_gains(gains: np.ndarray) -> list[float]:
+    """Ticks for a logarithmic axis of gains: round numbers, or powers of a hundred where it is long."""
+    least = gains[gains > 0].min(initial=np.inf)
+    wide = gains[-1] > 100 * least
+    ticks = [
+        0.0,
+        *(10.0 ** np.arange(-6, 8, 2) if wide else (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0)),
+    ]
+    return [float(tick) for tick in ticks if tick in gains or least <= tick <= gains[-1]] or [float(gains[0])]
+
+
 def _power(exponent: float, _: Any = None) -> str:
     return {0: "1", 1: "10"}.get(int(exponent), f"$10^{{{exponent:g}}}$")
+
+
+def _number(gain: float) -> str:
+    return f"{gain:.3f}" if 0.01 <= gain < 1000 else f"{gain:.3g}"
 
 
 def _short(names: str) -> str:
@@ -245,19 +260,21 @@ def _short(names: str) -> str:
 def _head(figure: Figure, panels: dict[str, list[Axes]], settings: dict[str, Any]) -> None:
     height = figure.get_figheight()
     title = f"Does the signal, and does its gradient, survive {settings['depth']:,} layers?"
+    seeds = f"{settings['seeds']} seeds" if settings["seeds"] > 1 else "1 seed"
+    size = f"width {settings['width']:,}, depth {settings['depth']:,}, {seeds}"
     about = (
-        f"Random networks, width {settings['width']:,}, depth {settings['depth']:,}, {settings['seeds']} seeds "
-        f"(bands: standard error over seeds); gradient of the loss at the output: {settings['cotangent']}; "
-        f"bias std: {settings['sigma_b']:g}; input rms: {settings['input_scale']:g}"
+        f"Random networks, {size}; bands: standard errors over seeds; "
+        f"cotangent at the output: {settings['cotangent']}; bias std: {settings['sigma_b']:g}; "
+        f"input rms: {settings['input_scale']:g}"
     )
     figure.text(0.02, 1 - 0.32 / height, title, fontsize=17, fontweight="bold", va="center")
     figure.text(0.02, 1 - 0.62 / height, about, fontsize=10, va="center", color=_PALE)
     for column, (what, how) in _TITLES.items():
         first = panels[column][0]
-        first.text(0, 1.17, what, fontsize=11, fontweight="bold", transform=first.transAxes)
-        first.text(0, 1.05, how, fontsize=9, color=_PALE, transform=first.transAxes)
+        first.text(0, 1.19, what, fontsize=11, fontweight="bold", transform=first.transAxes)
+        first.text(0, 1.06, how, fontsize=9, color=_PALE, transform=first.transAxes)
     for cell, x in _CELLS.items():
-        panels["list"][0].text(x, 1.05, cell, fontsize=9, color=_PALE, transform=panels["list"][0].transAxes)
+        panels["list"][0].text(x, 1.13, cell, fontsize=9, color=_PALE, transform=panels["list"][0].transAxes)
 
 
 def _foot(figure: Figure) -> None:
@@ -271,8 +288,8 @@ def _foot(figure: Figure) -> None:
         bar.ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         bar.ax.xaxis.set_major_formatter(FuncFormatter(_power))
         bar.ax.tick_params(labelsize=8, length=2)
-        bar.set_label("vanishes  –  unchanged  –  explodes", fontsize=9)
-    lost = [Patch(color=_LOST, label="not finite in float32")]
+        bar.set_label("vanishes   |   explodes", fontsize=9)
+    lost = [Patch(color=_LOST, label="no finite value in float32")]
     figure.legend(
         handles=lost, loc="lower center", bbox_to_anchor=(0.552, 0.3 / height), fontsize=9, frameon=False
     )

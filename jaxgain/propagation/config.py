@@ -255,10 +255,13 @@ def _exact(value: float) -> Fraction:
 
 
 def _activations(given: Any) -> tuple[str | Callable[..., Any], ...]:
-    phis = [given] if callable(given) else _listed("activations", given, lone=str, example='("tanh", "relu")')
+    phis: list[Any] = (
+        [given] if callable(given) else _listed("activations", given, lone=str, example='("tanh", "relu")')
+    )
+    wrong = [phi for phi in phis if not (isinstance(phi, str) or callable(phi))]
+    if wrong:
+        raise TypeError(f"an activation must be a name or an elementwise callable, got {wrong[0]!r}")
     for phi in phis:
-        if not (isinstance(phi, str) or callable(phi)):
-            raise TypeError(f"an activation must be a name or an elementwise callable, got {phi!r}")
         activation(phi)
     _distinct("activations", [_own_name(phi) or phi for phi in phis])
     return tuple(phis)
@@ -296,9 +299,7 @@ def _choice(name: str, given: Any, choices: tuple[str, ...]) -> None:
     if not isinstance(given, str):
         raise TypeError(f"{name} must be one of {', '.join(choices)}, got {given!r}")
     if given not in choices:
-        raise ValueError(
-            f"unknown {name} {given!r}{_nearest(given, choices)} Use one of {', '.join(choices)}"
-        )
+        raise ValueError(f"unknown {name} {given!r}{_nearest(given, choices)} Use one of {', '.join(choices)}")
 
 
 def _nearest(given: str, choices: Sequence[str]) -> str:
@@ -345,7 +346,8 @@ def _own_name(phi: str | Callable[..., Any]) -> str:
 
 def _label(phi: str | Callable[..., Any]) -> str:
     """The name, and for a user's callable a hash of what it computes."""
-    if name := _own_name(phi):
+    name = _own_name(phi)
+    if name or isinstance(phi, str):
         return name
     import jax
     import numpy as np

@@ -38,7 +38,8 @@ def propagate_dense(
 ) -> tuple[Record, Record]:
     """Records of layer 0 and of layers 1 … depth (leading axis) for inputs (B, n), directions (T, n), T = 0 or B."""
     (signals, width), tangents = inputs.shape, directions.shape[0]
-    scan = partial(scan_layers, draw=partial(draw_matrix, key, width=width), bytes_per_layer=4 * width**2)
+    draw = partial(draw_matrix, key, width=width)
+    scan = partial(scan_layers, draw=draw, bytes_per_layer=4 * width**2)
 
     def forward(carry, xs):
         (h, direction, log_jacobian), (_, _, (weights, bias)) = carry, xs
@@ -53,8 +54,8 @@ def propagate_dense(
         record["log_jacobian_rms"] = log_jacobian
         return (h, tangent * reciprocal(length)[:, None], log_jacobian), (z, record)
 
-    _, (preactivations, records) = scan(forward, (inputs, directions, jnp.zeros(tangents)), depth, None)
-    first = _observe_h(inputs) | {"log_jacobian_rms": jnp.zeros(tangents)}
+    _, (preactivations, records) = scan(forward, (inputs, directions, jnp.zeros(tangents, inputs.dtype)), depth, None)
+    first = _observe_h(inputs) | {"log_jacobian_rms": jnp.zeros(tangents, inputs.dtype)}
     if cotangents is None:
         return _observed(first), _observed(records)
 
@@ -64,24 +65,26 @@ def propagate_dense(
         record = observe_gradients(list(gradient), log_scale)
         deltas, peak = unit_size(list(slope * gradient))
         log_delta = log_scale + jnp.log(peak)
-        record["log_weight_grad_rms"] = log_weight_gradient(factor(deltas), log_delta, log_rms, overlap)
+        record["log_weight_grad_rms"] = log_weight_gradient(
+            factor(deltas, careful=signals), log_delta, log_rms, overlap
+        )
         sent = product(jnp.stack(deltas), weights), log_delta + jnp.log(sigma_w)
         return jax.tree.map(partial(jnp.where, layer > depth), carry, sent), record
 
     before = [jnp.concatenate([first[name][None], records[name][:-1]]) for name in ("log_rms", "overlap")]
-    arrived = (cotangents, jnp.zeros(signals))
+    arrived = (cotangents, jnp.zeros(signals, inputs.dtype))
     (gradient, log_scale), gradients = scan(reverse, arrived, depth, (preactivations, *before), reverse=True)
     return _observed(first) | observe_gradients(list(gradient), log_scale), _observed(records) | gradients
 
 
 def _observe_z(z: Array) -> Record:
     scaled, peak = unit_size(list(z))
-    return observe_preactivations(factor(scaled).lower, peak)
+    return observe_preactivations(factor(scaled, careful=len(scaled)).lower, peak)
 
 
 def _observe_h(h: Array) -> Record:
     scaled, peak = unit_size(list(h))
-    lower = factor(scaled).lower
+    lower = factor(scaled, careful=len(scaled)).lower
     record = observe_activations(scaled, peak, lower)
     return record | {"log_rms": jnp.log(peak) + jnp.log(norm(lower)), "overlap": cosines(lower)}
 

@@ -5,7 +5,7 @@ r"""One network: a key, an activation, (σ_w, σ_b), and the statistics of its l
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,12 +54,15 @@ def propagate(
         key: a typed key, `jax.random.key(0)`; one network.
         phi: name of an activation, or an elementwise function.
         init: `Init(sigma_w, sigma_b)`; leaves may be traced.
-        width: neurons n per layer. depth: layers L.
+        width: neurons n per layer.
+        depth: layers L.
         inputs: how many random inputs meet the same weights, or the inputs themselves, shape (inputs, width).
         weights: "matrix_free" or "dense".
-        distribution: "normal". block: "plain".
+        distribution: of the weights, "normal".
+        block: how a layer is made, "plain".
         cotangent: u; "random" is standard normal per input, "sum" is all ones.
-        input_scale: exact rms of each random input. input_correlation: exact cosine of input 1 with each other.
+        input_scale: exact rms of each random input.
+        input_correlation: exact cosine of input 1 with each other random input; None draws them independently.
         statistics: which fields to compute; gradients and Jacobians are passes of their own.
         record_every: layers from one record to the next, layer 0 first.
         keep_inputs: give each statistic an axis for the inputs instead of averaging over them.

@@ -40,6 +40,8 @@ from jaxgain.propagation.statistics import (
 )
 from jaxgain.propagation.weights import draw_noise, scan_layers
 
+NARROW = 64
+
 
 class Triangle(NamedTuple):
     """What a layer's K rows V leave to the next one, and what the way back needs of it."""
@@ -86,10 +88,11 @@ def propagate_plain(
     `sigma_b` None means no bias, which is cheaper than a bias of 0.
     """
     (signals, width), tangents = inputs.shape, directions.shape[0]
-    draw = partial(draw_noise, key, inputs=signals, tangents=tangents, width=width)
-    scan = partial(scan_layers, draw=draw, bytes_per_layer=4 * width * (2 * signals + tangents))
+    draw = partial(draw_noise, key, inputs=signals, tangents=tangents, width=width, bias=sigma_b is not None)
+    scan = partial(scan_layers, bytes_per_layer=4 * width * (2 * signals + tangents))
     rows = [*inputs, *directions]
-    start, first = _leave(rows, jnp.zeros(tangents), sigma_w, sigma_b, signals)
+    at_input = jnp.zeros(tangents, inputs.dtype)
+    start, first = _leave(rows, at_input, sigma_w, sigma_b, signals)
 
     def forward(carry, xs):
         (triangle, log_jacobian), (_, _, noise) = carry, xs
@@ -99,8 +102,8 @@ def propagate_plain(
         record |= _observe_preactivations(triangle.forward, noise.forward, signals)
         return (after, record["log_jacobian_rms"]), (after, record)
 
-    _, (triangles, records) = scan(forward, (start, jnp.zeros(tangents)), depth, None)
-    first["log_jacobian_rms"] = jnp.zeros(tangents)
+    _, (triangles, records) = scan(forward, (start, at_input), depth, None, partial(draw, reverse=False))
+    first["log_jacobian_rms"] = at_input
     if cotangents is None:
         return first, records
 
@@ -112,16 +115,18 @@ def propagate_plain(
         gradients = _return(returning, after, rows, fresh, noise.bias, last)
         record = observe_gradients(gradients, returning.log_scale)
         deltas, peak = unit_size([slope * g for slope, g in zip(slopes, gradients, strict=True)])
-        delta = factor(deltas)
+        delta = factor(deltas, careful=signals)
         log_scale = returning.log_scale + jnp.log(peak)
         record["log_weight_grad_rms"] = log_weight_gradient(delta, log_scale, before.log_rms, before.overlap)
         sent = Returning(projections(deltas, noise.forward), delta.lower, log_scale + jnp.log(sigma_w))
         return jax.tree.map(partial(jnp.where, layer > depth), returning, sent), record
 
     before = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b[:-1]]), start, triangles)
-    arrived = Returning(jnp.zeros((signals, signals + tangents)), jnp.eye(signals), jnp.zeros(signals))
-    returning, gradients = scan(reverse, arrived, depth, (before, triangles), reverse=True)
-    noise = draw(jnp.zeros((), jnp.int32))
+    zeros = jnp.zeros((signals, signals + tangents), inputs.dtype)
+    arrived = Returning(zeros, jnp.eye(signals, dtype=inputs.dtype), zeros[:, 0])
+    with_reverse = partial(draw, reverse=True)
+    returning, gradients = scan(reverse, arrived, depth, (before, triangles), with_reverse, reverse=True)
+    noise = with_reverse(jnp.zeros((), jnp.int32))
     gradient = _return(returning, start, rows, noise.reverse, noise.bias, False)
     return first | observe_gradients(gradient, returning.log_scale), records | gradients
 
@@ -139,7 +144,8 @@ def _leave(
 ) -> tuple[Triangle, Record]:
     """The triangle that a layer's rows leave, and what is observed of them."""
     scaled, peak = unit_size(rows)
-    lower, inverse = factor(scaled)
+    # Tangents need care only where there are hardly more neurons than rows and so some row must be dead.
+    lower, inverse = factor(scaled, careful=signals if rows[0].shape[0] > NARROW else len(rows))
     record = observe_activations(scaled[:signals], peak[:signals], lower[:signals, :signals])
     lengths = norm(lower[signals:])
     record["log_jacobian_rms"] = log_jacobian + jnp.log(sigma_w) + jnp.log(peak[signals:]) + jnp.log(lengths)
@@ -147,24 +153,22 @@ def _leave(
     tangent = lower[signals:] * reciprocal(lengths)[:, None]
     if sigma_b is None:
         forward = jnp.concatenate([lower[:signals] * signal_size[:, None], tangent])
-        basis, column = inverse, jnp.zeros(len(rows))
+        basis, column = inverse, jnp.zeros(len(rows), peak.dtype)
     else:
         # Each augmented row is divided by its own size, so that a tiny signal beside a bias keeps its digits.
         size = jnp.maximum(signal_size, sigma_b)
         signal = lower[:signals] * (signal_size * reciprocal(size))[:, None]
-        bias = jnp.concatenate([sigma_b * reciprocal(size), jnp.zeros(len(rows) - signals)])
+        bias = jnp.concatenate([sigma_b * reciprocal(size), jnp.zeros(len(rows) - signals, peak.dtype)])
         augmented = jnp.concatenate([jnp.concatenate([signal, tangent]), bias[:, None]], axis=1)
         small = factor_array(augmented * augmented.shape[1] ** 0.5)
-        forward = jnp.concatenate([size, jnp.ones(len(rows) - signals)])[:, None] * small.lower
+        forward = jnp.concatenate([size, jnp.ones(len(rows) - signals, peak.dtype)])[:, None] * small.lower
         mix = small_product(small.inverse, augmented)
         basis, column = small_product(mix[:, :-1], inverse), mix[:, -1]
     overlap = cosines(lower[:signals, :signals])
     return Triangle(forward, reciprocal(peak), basis, column, jnp.log(record["rms_h"]), overlap), record
 
 
-def _return(
-    returning: Returning, triangle: Triangle, rows: Rows, fresh: Rows, bias: Array, last: Array | bool
-) -> Rows:
+def _return(returning: Returning, triangle: Triangle, rows: Rows, fresh: Rows, bias: Array, last: Array | bool) -> Rows:
     """The B cotangents of the layer whose rows are given; those of the last layer are `fresh` itself."""
     scaled = [row * unit for row, unit in zip(rows, triangle.unit, strict=True)]
     seen = small_product(projections(scaled, fresh).T, triangle.basis.T)
@@ -178,4 +182,6 @@ def _observe_preactivations(lower: Array, noise: Rows, signals: int) -> Record:
     """Rms and correlation of z = R E from the small factor of E, which all gains share."""
     own = lower[:signals, :signals]
     peak = jnp.max(jnp.abs(own), axis=-1)
-    return observe_preactivations(small_product(own * reciprocal(peak)[:, None], factor(noise[:signals]).lower), peak)
+    return observe_preactivations(
+        small_product(own * reciprocal(peak)[:, None], factor(noise[:signals], careful=signals).lower), peak
+    )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 # A row whose part outside the rows before it is smaller than this, relative to the row itself, lies in their
-# span: in float32 two rounds of projection leave about 2 units in the last place of such a row.
+# span: in float32 projection leaves a few units in the last place of such a row.
 DEAD = 1.2e-6
 
 # Up to this many rows the loops are unrolled into fused elementwise passes; beyond, they are matrix products.
@@ -65,8 +65,9 @@ def small_product(a: Array, b: Array) -> Array:
 
 
 def projections(rows: Rows, noise: Rows) -> Array:
-    """Means over the neurons of every pair of I and J rows, (I, J). A sweep does not batch the noise, so this is
-    one matrix product for all gains.
+    """Means over the neurons of every pair of I rows and J rows of noise -> (I, J).
+
+    A sweep does not batch the noise, so this is one matrix product for all gains.
     """
     columns = jnp.stack(noise).T / noise[0].shape[0]
     return jnp.stack([product(row, columns) for row in rows])
@@ -114,41 +115,51 @@ def unit_size(rows: Rows) -> tuple[Rows, Array]:
 
 def stack(scalars: list[Array]) -> Array:
     """Scalars as a vector, also when there are none."""
-    return jnp.stack(scalars) if scalars else jnp.zeros(0)
+    return jnp.stack(scalars) if scalars else jnp.zeros(0, jnp.float32)
 
 
-def factor(rows: Rows) -> Factor:
-    r"""Gram–Schmidt in row order, applied twice, residuals formed explicitly, K rows -> K × K factors.
+def factor(rows: Rows, careful: int) -> Factor:
+    r"""Gram–Schmidt in row order with residuals formed explicitly, K rows -> K × K factors.
 
     Rows must be of order one (see `unit_size`). Explicit residuals keep what a Gram matrix loses: two rows at
     angle $10^{-3}$ in float32 have a residual good to four digits, while $p - b^2$ has none. A row that lies
-    in the span of the rows before it gets a zero on the diagonal and a zero row in the inverse.
+    in the span of the rows before it gets a zero on the diagonal and a zero row in the inverse. The first
+    `careful` rows are projected twice, which makes them orthogonal to rounding however close they are; the
+    others once, which leaves them good to rounding of the row but not of its residual.
 
-    >>> factor([jnp.array([3.0, 3.0]), jnp.array([1.0, 2.0])]).lower.round(6).tolist()
+    >>> factor([jnp.array([3.0, 3.0]), jnp.array([1.0, 2.0])], careful=2).lower.round(6).tolist()
     [[3.0, 0.0], [1.5, 0.5]]
     """
-    return _factor_unrolled(rows) if len(rows) <= UNROLLED else factor_array(jnp.stack(rows))
+    return _factor_unrolled(rows, careful) if len(rows) <= UNROLLED else factor_array(jnp.stack(rows))
 
 
-def _factor_unrolled(rows: Rows) -> Factor:
+def _factor_unrolled(rows: Rows, careful: int) -> Factor:
     count = len(rows)
     zero = jnp.zeros((), rows[0].dtype)
-    basis: list[Array] = []
+    basis: list[Array] = []  # not normalized: a factor on a number is cheaper than one on every neuron
+    over: list[Array] = []
     lower: list[list[Array]] = []
     inverse: list[list[Array]] = []
-    for i in range(count):
-        first = [mean(rows[i] * q) for q in basis]
-        rest = sum_of([rows[i], *(-p * q for p, q in zip(first, basis, strict=True))])
-        second = [mean(rest * q) for q in basis]
-        squared = sum_of([mean(rest * rest), *(-p * p for p in second)])
-        along = [p + correction for p, correction in zip(first, second, strict=True)]
-        size, over = _residual(squared, sum_of([zero, *(p * p for p in along)]))
-        if i + 1 < count:
-            basis.append(sum_of([rest, *(-p * q for p, q in zip(second, basis, strict=True))]) * over)
+    for i, row in enumerate(rows):
+        along = [mean(row * w) * o for w, o in zip(basis, over, strict=True)]
+        rest = _without(row, along, basis, over)
+        squared = mean(rest * rest)
+        if 0 < i < careful:
+            again = [mean(rest * w) * o for w, o in zip(basis, over, strict=True)]
+            rest = _without(rest, again, basis, over)
+            squared = sum_of([squared, *(-p * p for p in again)])
+            along = [p + correction for p, correction in zip(along, again, strict=True)]
+        size, reciprocal_size = _residual(squared, sum_of([zero, *(p * p for p in along)]))
+        before = [-sum_of(along[m] * inverse[m][j] for m in range(j, i)) * reciprocal_size for j in range(i)]
+        basis.append(rest)
+        over.append(reciprocal_size)
         lower.append([*along, size, *[zero] * (count - i - 1)])
-        before = [-sum_of(along[m] * inverse[m][j] for m in range(j, i)) * over for j in range(i)]
-        inverse.append([*before, over, *[zero] * (count - i - 1)])
+        inverse.append([*before, reciprocal_size, *[zero] * (count - i - 1)])
     return Factor(*(jnp.stack([jnp.stack(row) for row in matrix]) for matrix in (lower, inverse)))
+
+
+def _without(row: Array, along: list[Array], basis: Rows, over: list[Array]) -> Array:
+    return sum_of([row, *(-(p * o) * w for p, w, o in zip(along, basis, over, strict=True))])
 
 
 def factor_array(rows: Array) -> Factor:

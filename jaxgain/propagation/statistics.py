@@ -12,6 +12,8 @@ from jax import Array
 
 from jaxgain.propagation.rows import Factor, Rows, mean, norm, reciprocal, small_product, stack
 
+NOT_RECORDED: Any = None
+
 Record = dict[str, Any]
 """Statistics of one layer by name; per input (B,) unless the name says otherwise."""
 
@@ -23,33 +25,33 @@ class Propagation(NamedTuple):
     it was not asked for. `first_nonfinite` and `first_vanished` are scalars.
     """
 
-    q: Array | None = None
+    q: Array = NOT_RECORDED
     """Mean of z² over the neurons; NaN at layer 0."""
-    mean: Array | None = None
+    mean: Array = NOT_RECORDED
     """Mean of h over the neurons."""
-    std: Array | None = None
+    std: Array = NOT_RECORDED
     """Population standard deviation of h over the neurons."""
-    second_moment: Array | None = None
+    second_moment: Array = NOT_RECORDED
     """Mean of h² over the neurons."""
-    log_grad_rms: Array | None = None
+    log_grad_rms: Array = NOT_RECORDED
     """Log of the rms over the neurons of ∂loss/∂h."""
-    log_grad_mean_abs: Array | None = None
+    log_grad_mean_abs: Array = NOT_RECORDED
     """Log of the mean absolute value over the neurons of ∂loss/∂h."""
-    log_weight_grad_rms: Array | None = None
+    log_weight_grad_rms: Array = NOT_RECORDED
     """Log of the rms entry of ∂loss/∂W, summed over the inputs; NaN at layer 0."""
-    log_jacobian_rms: Array | None = None
+    log_jacobian_rms: Array = NOT_RECORDED
     """Log of ‖J u‖/‖u‖ from the input to this layer, random u, both norms rms; 0 at layer 0."""
-    correlation: Array | None = None
+    correlation: Array = NOT_RECORDED
     """Cosine of the first two inputs' z; NaN at layer 0 and with one input."""
-    correlation_h: Array | None = None
+    correlation_h: Array = NOT_RECORDED
     """Cosine of the first two inputs' h; NaN with one input."""
-    saturated: Array | None = None
+    saturated: Array = NOT_RECORDED
     """Fraction of neurons with |φ'(z)| < 0.01 sup |φ'| over |z| ≤ 10; NaN at layer 0."""
-    dead: Array | None = None
+    dead: Array = NOT_RECORDED
     """Fraction of neurons with φ'(z) = 0 for every input; NaN at layer 0."""
-    first_nonfinite: Array | None = None
+    first_nonfinite: Array = NOT_RECORDED
     """First layer at which some activation is not finite; −1 if none."""
-    first_vanished: Array | None = None
+    first_vanished: Array = NOT_RECORDED
     """First layer at which max |h| over all inputs is below the smallest normal number; −1 if none."""
 
 
@@ -136,4 +138,3 @@ def over_inputs(record: Record) -> Record:
 def first_layer(condition: Array) -> Array:
     """Index of the first layer where the condition (depth + 1,) holds, −1 if nowhere."""
     return jnp.where(jnp.any(condition), jnp.argmax(condition), -1).astype(jnp.int32)
-

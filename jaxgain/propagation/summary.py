@@ -2,16 +2,16 @@ r"""What a sweep says, a row per activation and gain: means over seeds with stan
 
 The criteria of the verdict, over the depth that was run:
 
-- the signal **explodes** where a value is not finite, or the std of the last layer is over 10 times that of the
-  middle layer, or over 100 times that of the input;
+- the signal **explodes** where a value is not finite, or the std of the last layer is over 10 times that of
+  the middle layer, or over 100 times that of the input;
 - it **vanishes** where a seed has only zeros left, or that std is under 1/10 of the middle layer's, or under
   1/100 of the input's;
-- it **saturates** where more than three quarters of the last layer's neurons sit where phi is flat (half of them
-  do for every ReLU);
+- it **saturates** where more than three quarters of the last layer's neurons sit where phi is flat (half of
+  them do for every ReLU);
 - it **merges** where the inputs have become one: their correlation at the last layer is over 0.999;
 - it **survives** otherwise.
-- The gradient **explodes** or **vanishes** where its rms at the input is over 10 times, or under 1/10, of that
-  at the output, and **survives** in between. Where the signal is lost to overflow it is **unknown**.
+- The gradient **explodes** or **vanishes** where its rms at the input is over 10 times, or under 1/10, of
+  that at the output, and **survives** in between. Where the signal is lost to overflow it is **unknown**.
 
 The middle layer is at a tenth of the depth: the verdict is about the depth and not about the first layers.
 """
@@ -34,16 +34,16 @@ def summarize(dataset: xarray.Dataset, *, middle: int | None = None) -> xarray.D
 
     Args:
         dataset: of `jaxgain.sweep`, dims (activation, gain, seed, layer), perhaps (input).
-        middle: the earlier of the two layers shown, or the recorded one next to it; by default a tenth of the
+        middle: the earlier of the two layers shown, or the recorded one after it; by default a tenth of the
             depth.
 
     Returns:
         A dataset over (activation, gain), plus any other swept dims:
 
-        - `std_middle`, `std_end`, `correlation_end`: seed means at the middle and the last layer, of seeds that
-          are finite there; `correlation_end` is that of the pre-activations, NaN with one input;
-        - `log_growth`: slope of `log_grad_rms` per layer *going back*, least squares over layers from 10% to 90%
-          of the depth, per seed, then averaged; positive means that the gradient explodes toward the input;
+        - `std_middle`, `std_end`, `correlation_end`: seed means at the middle and the last layer, of seeds
+          that are finite there; `correlation_end` is that of the pre-activations, NaN with one input;
+        - `log_growth`: slope of `log_grad_rms` per layer *going back*, least squares over layers from 10% to
+          90% of the depth, per seed, then averaged; positive: the gradient explodes toward the input;
         - `efold` $= 1/|\mathrm{log\_growth}|$: layers over which the gradient changes by a factor e;
         - `log_gradient_change`: log of the gradient's rms at the input over that at the output;
         - each but `efold` with a standard error over seeds, `..._error`, NaN for a single seed;
@@ -61,11 +61,9 @@ def summarize(dataset: xarray.Dataset, *, middle: int | None = None) -> xarray.D
         raise ValueError("a summary needs the statistics std or log_grad_rms, and neither was recorded")
     over = complete(dataset)
     last = int(over["layer"][-1])
-    at_middle = over.sel(layer=last // 10 if middle is None else middle, method="nearest")
+    at_middle = over.sel(layer=max(1, last // 10) if middle is None else middle, method="backfill")
     middle = int(at_middle["layer"])
-    at_start, at_middle, at_end = (
-        at.drop_vars("layer") for at in (over.isel(layer=0), at_middle, over.isel(layer=-1))
-    )
+    at_start, at_middle, at_end = (at.drop_vars("layer") for at in (over.isel(layer=0), at_middle, over.isel(layer=-1)))
     change = at_start["log_grad_rms"] - at_end["log_grad_rms"]
 
     summary = xarray.Dataset(attrs=dataset.attrs)
@@ -93,8 +91,8 @@ def summarize(dataset: xarray.Dataset, *, middle: int | None = None) -> xarray.D
 def growth_per_layer(log_rms: xarray.DataArray) -> xarray.DataArray:
     r"""Slope of a log rms per layer going back, least squares over layers from 10% to 90% of the depth.
 
-    $-\sum_l (l - \bar l)\, y_l / \sum_l (l - \bar l)^2$. -inf where a value in that range is -inf, NaN where one
-    is NaN or fewer than two layers were recorded there.
+    $-\sum_l (l - \bar l)\, y_l / \sum_l (l - \bar l)^2$. -inf where a value in that range is -inf, NaN where
+    one is NaN or fewer than two layers were recorded there.
 
     >>> layers = np.arange(101)
     >>> float(growth_per_layer(xarray.DataArray(0.5 * (100 - layers), {"layer": layers})))
@@ -125,11 +123,12 @@ def mean_and_error(values: xarray.DataArray) -> tuple[xarray.DataArray, xarray.D
     count = finite.count("seed")
     mean = finite.sum("seed") / count.where(count > 0)
     variance = ((finite - mean) ** 2).sum("seed") / (count - 1).where(count > 1)
-    return mean.where(~zero, -np.inf), np.sqrt(variance / count.where(count > 0)).where(~zero)
+    error = (variance / count.where(count > 0)) ** 0.5
+    return mean.where(~zero, -np.inf), error.where(~zero)
 
 
 def gains_to_show(dataset: xarray.Dataset, activation: str, *, all_gains: bool = False) -> dict[float, str]:
-    """Return the gains that tables and figures show for an activation, rising, with their names ("" for none).
+    """Return the gains that tables show for an activation, with their names ("" for none), rising.
 
     They are the activation's own named gains and every gain given as a number; all of them with `all_gains`,
     or where the settings had ranges only. Gains that agree to `SAME` are one, under all their names.
@@ -142,9 +141,7 @@ def gains_to_show(dataset: xarray.Dataset, activation: str, *, all_gains: bool =
     {1.0: 'forward, centred'}
     """
     given = [gain for gain in json.loads(dataset.attrs["config"])["gains"] if not isinstance(gain, str)]
-    names = dict(
-        zip(dataset["gain"].values, dataset["gain_name"].sel(activation=activation).values, strict=True)
-    )
+    names = dict(zip(dataset["gain"].values, dataset["gain_name"].sel(activation=activation).values, strict=True))
     shown = {gain: name for gain, name in names.items() if name or gain in given}
     merged: dict[float, str] = {}
     for gain, name in (names if all_gains or not shown else shown).items():
@@ -157,14 +154,12 @@ def gains_to_show(dataset: xarray.Dataset, activation: str, *, all_gains: bool =
 
 
 def complete(dataset: xarray.Dataset) -> xarray.Dataset:
-    """Return the dataset without an input axis, and with NaN for what was not recorded (-1: no first layer)."""
+    """Return the dataset without an input axis, and with NaN (or -1) for what was not recorded."""
     if "input" in dataset.dims:
         dataset = dataset.mean("input")
     shape = xarray.zeros_like(dataset["std" if "std" in dataset else "log_grad_rms"], dtype=float)
     absent = {
-        name: shape * np.nan
-        for name in ("std", "correlation", "saturated", "log_grad_rms")
-        if name not in dataset
+        name: shape * np.nan for name in ("std", "correlation", "saturated", "log_grad_rms") if name not in dataset
     }
     firsts = {
         name: shape.isel(layer=0, drop=True).astype(int) - 1

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jaxlib
+import jaxlib.version
 import numpy as np
 import xarray as xr
 from jax.sharding import AxisType, Mesh, PartitionSpec
@@ -144,7 +144,7 @@ def _settings(config: SweepConfig) -> tuple[tuple[str, Any], ...]:
 
 @lru_cache(maxsize=16)
 def _program(
-    phis: tuple[Activation, ...], gains: int, chunk: int, devices: tuple[jax.Device, ...], settings: tuple
+    phis: tuple[Activation, ...], gains: int, chunk: int, devices: tuple[Any, ...], settings: tuple
 ) -> Program:
     """Compile a sweep once for all values of keys, gains and biases; the result outlives the call of `sweep`."""
     started = time.perf_counter()
@@ -171,7 +171,7 @@ def _program(
     lowered = jax.jit(spread).lower(
         keys, jax.ShapeDtypeStruct((gains,), jnp.float32), scalar, jax.ShapeDtypeStruct((), jnp.int32)
     )
-    wide = {"xla_cpu_prefer_vector_width": 512} if devices[0].platform == "cpu" else None
+    wide: dict[str, Any] | None = {"xla_cpu_prefer_vector_width": 512} if devices[0].platform == "cpu" else None
     compiled = lowered.compile(compiler_options=wide)
 
     def run(keys, gains, sigma_b, index):
@@ -224,13 +224,17 @@ def _dataset(
             "gain": ("gain", gains, {"long_name": "gain σ_w: standard deviation of a weight times √fan_in"}),
             "seed": np.arange(config.seeds),
             "layer": ("layer", np.arange(0, config.depth + 1, config.record_every), {"long_name": "layer"}),
-            "gain_name": (("activation", "gain"), gain_names, {"long_name": "the activation's own gains by kind"}),
+            "gain_name": (
+                ("activation", "gain"),
+                gain_names,
+                {"long_name": "the activation's own gains by kind"},
+            ),
         },
         attrs={
             "config": config.to_json(),
             "config_hash": config.hash(),
             "jaxgain": jaxgain.__version__,
             "jax": jax.__version__,
-            "jaxlib": jaxlib.__version__,
+            "jaxlib": jaxlib.version.__version__,
         },
     )

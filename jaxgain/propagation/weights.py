@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.flatten_util import ravel_pytree
 
 from jaxgain.propagation.rows import Rows, factor_array, product, reciprocal
 
@@ -26,25 +27,26 @@ class Noise(NamedTuple):
     reverse: Rows
     """B rows: what Wᵀ makes of the directions that come back, outside of what the forward pass revealed."""
     bias: Array
-    """(B,): the same for the bias column."""
+    """(B,): the same for the bias column; zeros if there is none."""
 
 
-def layer_key(key: Array, layer: Array | int, part: int) -> Array:
-    """The key of one layer (0 … depth) for one kind of number."""
-    return jax.random.fold_in(jax.random.fold_in(key, layer), part)
-
-
-def draw_noise(key: Array, layer: Array, *, inputs: int, tangents: int, width: int) -> Noise:
-    """Noise of one layer, float32: shapes (inputs + tangents, width), (inputs, width) and (inputs,)."""
-    normal = lambda part, shape: jax.random.normal(layer_key(key, layer, part), shape, jnp.float32)
-    signal, tangent = normal(0, (inputs, width)), normal(1, (tangents, width))
-    return Noise([*signal, *tangent], list(normal(2, (inputs, width))), normal(3, (inputs,)))
+def draw_noise(key: Array, layer: Array, *, inputs: int, tangents: int, width: int, reverse: bool, bias: bool) -> Noise:
+    """Noise of one layer (0 … depth), float32; without `reverse` only the forward part."""
+    parts = jnp.array([0] + [1] * (tangents > 0) + [2] * reverse)
+    keys = jax.vmap(lambda part: jax.random.fold_in(jax.random.fold_in(key, part), layer))(parts)
+    rows = jax.vmap(lambda key: jax.random.normal(key, (inputs, width), jnp.float32))(keys)
+    column = jnp.zeros(inputs, jnp.float32)
+    if bias and reverse:
+        column = jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, 3), layer), (inputs,), jnp.float32)
+    forward = rows[:-1] if reverse else rows
+    return Noise([row for part in forward for row in part], list(rows[-1]) if reverse else [], column)
 
 
 def draw_matrix(key: Array, layer: Array, *, width: int) -> tuple[Array, Array]:
     """Weights (width, width) with variance 1/width and biases (width,) with variance 1 of one layer, float32."""
-    weights = jax.random.normal(layer_key(key, layer, 0), (width, width), jnp.float32)
-    return weights / jnp.sqrt(jnp.float32(width)), jax.random.normal(layer_key(key, layer, 3), (width,), jnp.float32)
+    weight_key, bias_key = jax.random.split(jax.random.fold_in(key, layer))
+    weights = jax.random.normal(weight_key, (width, width), jnp.float32)
+    return weights / jnp.sqrt(jnp.float32(width)), jax.random.normal(bias_key, (width,), jnp.float32)
 
 
 def draw_inputs(key: Array, *, inputs: int, width: int, scale: float, cosine: float | None) -> Array:
@@ -86,6 +88,15 @@ def scan_layers(
     The layers run in blocks of equal length; the last block may run past `depth`, and what it yields there is
     dropped, so `step` must ignore layers beyond the depth when it scans in reverse.
     """
+    unpack: list[Callable[[Array], Any]] = []
+
+    def packed_step(carry, xs):
+        # What leaves a layer is many small arrays: as one they cost one write per layer, and far less compilation.
+        carry, out = step(carry, xs)
+        flat, back = ravel_pytree(out)
+        unpack.append(back)
+        return carry, flat
+
     blocks = -(-depth * bytes_per_layer // DRAWN_AT_ONCE)
     length = max(1, -(-depth // max(1, blocks)))
     blocks = -(-depth // length)
@@ -95,10 +106,10 @@ def scan_layers(
 
     def block(carry, xs):
         layers, saved = xs
-        return lax.scan(step, carry, (layers, saved, jax.vmap(draw)(layers)), reverse=reverse)
+        return lax.scan(packed_step, carry, (layers, saved, jax.vmap(draw)(layers)), reverse=reverse)
 
     carry, out = lax.scan(block, carry, (layers, jax.tree.map(split, saved)), reverse=reverse)
-    return carry, jax.tree.map(lambda x: x.reshape(blocks * length, *x.shape[2:])[:depth], out)
+    return carry, jax.vmap(unpack[-1])(out.reshape(blocks * length, -1)[:depth])
 
 
 def _unit_rms(rows: Array) -> Array:

@@ -4,34 +4,33 @@ The classes are those of Roberts, Yaida and Hanin, *The Principles of Deep Learn
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ..activations import Activation, activation, value_and_slope
-from .meanfield import Init
-from .panels import resolve
-from .quadrature import NotFinite, moments
+from jaxgain.activations import Activation, activation
+from jaxgain.theory.meanfield import Init
+from jaxgain.theory.panels import Expectation, resolve, tabulate
+from jaxgain.theory.quadrature import NotFinite, moments
 
-# Lengths at which a sign change is looked for. As functions of ln q the moments are averages over ln|z|, whose width is
-# about 1, so that nothing happens between two lengths a factor of 2 apart.
-_LENGTHS = 2.0 ** np.arange(-20, 21)
+# Lengths at which a sign change is looked for. As functions of ln q the moments are averages over ln(z^2),
+# whose width is above 2, so that nothing happens between two lengths a factor of 4 apart.
+LENGTHS = tuple((4.0 ** np.arange(-10, 11)).tolist())
 
 
 @dataclass(frozen=True)
 class Critical:
     r"""A critical initialization, with its class and the reason for it.
 
-    `init` and the length `q` it preserves: for "scale-invariant" every length is preserved, and q is 1; for "K*=0"
-    $\sigma_b = 0$ and the length falls to 0 slower than any exponential, so q is 0; for "half-stable"
-    $\sigma_b > 0$ and lengths below q are attracted to it, lengths above leave it, or the other way around. For "none" `init` and
-    q are the best substitute that `reason` names, or None and NaN where there is not even that. `error` estimates
-    the absolute error of `init.sigma_w`.
+    `init` and the length `q` it preserves. "scale-invariant": every length is preserved, and q is 1. "K*=0":
+    $\sigma_b = 0$, and the length falls to 0 slower than any exponential, so q is 0. "half-stable":
+    $\sigma_b > 0$, and lengths near q are attracted to it on one side, and leave it on the other. "none":
+    `init` and q are the best substitute, which `reason` names, or None and NaN where there is not even that.
+    `error` estimates the absolute error of `init.sigma_w`.
     """
 
     init: Init | None
@@ -42,12 +41,12 @@ class Critical:
 
 
 def critical_init(phi: "str | Activation | Callable[..., Any]") -> Critical:
-    r"""Return the initialization at which signals and gradients neither grow nor shrink exponentially with depth.
+    r"""Return the initialization at which neither signals nor gradients change exponentially with depth.
 
-    $\sigma_w$, $\sigma_b$ and q with $q = \sigma_w^2 E\phi^2 + \sigma_b^2$ and $\chi_\perp = \chi_\parallel = 1$,
-    where $x = \sqrt q z$, $\chi_\perp = \sigma_w^2 E\phi'^2$, $\chi_\parallel = \sigma_w^2\, dE\phi^2/dq$
-    (Roberts, Yaida and Hanin, 2022). "scale-invariant": phi is linear on either side of 0. "K*=0": the fixed point is
-    q = 0, where $\sigma_w^2 = 2/(\phi'(0^+)^2 + \phi'(0^-)^2)$. "half-stable": at some q > 0. "none": nowhere.
+    $q = \sigma_w^2 E\phi^2 + \sigma_b^2$ and $\chi_\perp = \chi_\parallel = 1$, where $x = \sqrt q z$,
+    $\chi_\perp = \sigma_w^2 E\phi'^2$, $\chi_\parallel = \sigma_w^2\, dE\phi^2/dq$ (Roberts et al., 2022).
+    "scale-invariant": phi is linear on either side of 0. "K*=0": at q = 0, with
+    $\sigma_w^2 = 2/(\phi'(0^+)^2 + \phi'(0^-)^2)$. "half-stable": at some q > 0. "none": nowhere.
 
     Raises as `activation` does on what is no activation.
 
@@ -60,179 +59,210 @@ def critical_init(phi: "str | Activation | Callable[..., Any]") -> Critical:
 
 @functools.lru_cache(maxsize=512)
 def _critical_init(phi: Activation) -> Critical:
-    if _jumps(phi):
-        return Critical(
-            None,
-            math.nan,
-            "none",
-            f"{phi.name} jumps, so chi_perp is infinite for every sigma_w > 0: two inputs, however near, are told apart "
-            "at once; there is no substitute",
-            math.nan,
-        )
-    (value_below, slope_below), (value_above, slope_above) = sides(phi)
-    mean_square = (slope_below**2 + slope_above**2) / 2
-    at_zero = value_below == value_above == 0 and mean_square > 0
-    if at_zero and _is_scale_invariant(phi, slope_below, slope_above):
-        sigma_w = 1 / math.sqrt(mean_square)
-        return Critical(
-            Init(sigma_w),
-            1.0,
-            "scale-invariant",
-            f"{phi.name} is linear on either side of 0, with slopes {slope_below:.6g} and {slope_above:.6g}: "
-            "every length is preserved at sigma_w^2 = 2/(sum of the squared slopes)",
-            4e-16 * sigma_w,
-        )
-    if at_zero and _falls(phi, 1 / mean_square):
-        sigma_w = 1 / math.sqrt(mean_square)
-        return Critical(
-            Init(sigma_w),
-            0.0,
-            "K*=0",
-            f"phi(0) = 0, and at sigma_w = {sigma_w:.6g}, where chi_par = chi_perp = 1 at q = 0, every small length falls "
-            "towards 0, slower than exponentially",
-            4e-16 * sigma_w,
-        )
-    return _half_stable(phi) or _none(phi)
-
-
-def _jumps(phi: Activation) -> bool:
-    if phi.jumps:
-        return True
     try:
-        return math.isinf(moments(phi, 1.0).slope_second.value)
-    except NotFinite:
-        return False
+        return _at_jump(phi) or _at_zero(phi) or _half_stable(phi) or _substitute(phi) or _none(phi)
+    except NotFinite as error:
+        return _nothing(str(error))
+
+
+def _nothing(reason: str) -> Critical:
+    return Critical(None, math.nan, "none", reason, math.nan)
+
+
+def _at_jump(phi: Activation) -> Critical | None:
+    if not math.isinf(moments(phi, 1.0).slope_second.value):
+        return None
+    return _nothing(
+        f"{phi.name} jumps, so chi_perp is infinite for every sigma_w > 0: two inputs, however near, are "
+        "told apart at once; there is no substitute"
+    )
+
+
+# --- q = 0 ---
 
 
 def sides(phi: Activation) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return (phi, phi') just below 0 and just above it, in float64."""
-    with jax.enable_x64(True), jax.ensure_compile_time_eval():
-        values, slopes = value_and_slope(phi, jnp.asarray([-1e-100, 1e-100], jnp.float64))
-        values, slopes = np.asarray(values, np.float64), np.asarray(slopes, np.float64)
+    values, slopes = tabulate(phi, np.array([-1e-100, 1e-100]))
     # phi(1e-100) is phi(0): what is left of it in an odd function is the length of the step.
     values = np.where(np.abs(values) < 1e-90, 0.0, values)
     return (float(values[0]), float(slopes[0])), (float(values[1]), float(slopes[1]))
 
 
-def _is_scale_invariant(phi: Activation, below: float, above: float) -> bool:
+def _sigma_w_at_zero(phi: Activation) -> float | None:
+    """Return the sigma_w with chi_perp = chi_par = 1 as q -> 0, where phi(0) = 0 and phi has a slope."""
+    (value_below, slope_below), (value_above, slope_above) = sides(phi)
+    norm = math.hypot(slope_below, slope_above)
+    return math.sqrt(2) / norm if value_below == value_above == 0 and norm > 1e-6 else None
+
+
+def _at_zero(phi: Activation) -> Critical | None:
+    sigma_w = _sigma_w_at_zero(phi)
+    if sigma_w is None:
+        return None
+    if _is_scale_invariant(phi):
+        reason = (
+            f"{phi.name} is linear on either side of 0: every length is preserved at sigma_w = "
+            f"{sigma_w:.10g}, whose square is 2 over the sum of the squared slopes"
+        )
+        return Critical(Init(sigma_w), 1.0, "scale-invariant", reason, 4e-16 * sigma_w)
+    if _falls(phi, sigma_w):
+        reason = (
+            f"phi(0) = 0, and at sigma_w = {sigma_w:.10g}, where chi_par = chi_perp = 1 at q = 0, every "
+            "small length falls towards 0, slower than exponentially"
+        )
+        return Critical(Init(sigma_w), 0.0, "K*=0", reason, 4e-16 * sigma_w)
+    return None
+
+
+def _is_scale_invariant(phi: Activation) -> bool:
     """Return whether phi is linear on either side of 0, seen at 161 points from 1e-6 to 1e6 on each."""
+    (_, below), (_, above) = sides(phi)
     x = np.logspace(-6, 6, 161)
-    with jax.enable_x64(True), jax.ensure_compile_time_eval():
-        right = np.asarray(phi(jnp.asarray(x, jnp.float64)), np.float64)
-        left = np.asarray(phi(jnp.asarray(-x, jnp.float64)), np.float64)
-    scale = max(abs(below), abs(above))
-    return bool(np.all(np.abs(right - above * x) <= 1e-13 * scale * x) and np.all(np.abs(left + below * x) <= 1e-13 * scale * x))
+    right, left = tabulate(phi, x)[0], tabulate(phi, -x)[0]
+    deviation = np.maximum(np.abs(right - above * x), np.abs(left + below * x)) / x
+    return bool(np.all(deviation <= 1e-13 * max(abs(below), abs(above))))
 
 
-def _falls(phi: Activation, sigma_w2: float) -> bool:
-    """Return whether small lengths fall at the sigma_w with chi_perp = 1 at q = 0.
+def _falls(phi: Activation, sigma_w: float) -> bool:
+    """Return whether small lengths fall at this `sigma_w`, with which they are preserved to first order.
 
-    Judged at the smallest length where the change exceeds rounding: hard_tanh is exactly linear until q is about 0.03.
+    Judged at the smallest length where the change exceeds rounding: hard_tanh is exactly linear to q = 0.03.
     """
-    for q in 2.0 ** np.arange(-26, 11):
+    for q in LENGTHS:
         second = moments(phi, q).second
-        growth, noise = sigma_w2 * second.value / q - 1, sigma_w2 * second.error / q
+        growth, noise = sigma_w**2 * second.value / q - 1, sigma_w**2 * second.error / q
         if abs(growth) > 1e-9 + 10 * noise:
             return growth < 0
     return False
 
 
-def _half_stable(phi: Activation) -> Critical | None:
-    """Return the initialization with chi_par = chi_perp = 1 at the smallest q > 0 that a sigma_b >= 0 makes fixed."""
+# --- q > 0 ---
 
-    def excess(q: float) -> tuple[float, float]:
-        m = moments(phi, q)
-        ratio = m.length_slope.value / m.slope_second.value - 1
-        return ratio, (m.length_slope.error + abs(1 + ratio) * m.slope_second.error) / m.slope_second.value
 
-    for lower, upper in _sign_changes(excess):
-        q = root(lambda q: excess(q)[0], lower, upper)
-        m = moments(phi, q)
-        sigma_w2 = 1 / m.slope_second.value
-        sigma_b2 = q - m.second.value * sigma_w2
-        if sigma_b2 < 0:
+class _Edge(NamedTuple):
+    """The point of the edge of chaos, chi_perp = 1, at the length q, and what sigma_b keeps q fixed."""
+
+    q: float
+    sigma_w: Expectation
+    chi_par: Expectation
+    bias: Expectation  # sigma_b^2/q, which may come out negative: then q cannot be fixed
+
+    def init(self) -> Init:
+        # A bias within rounding of 0 is the end of the edge, where it was solved for.
+        return Init(
+            self.sigma_w.value, math.sqrt(self.q * self.bias.value) if self.bias.value > 1e-9 else 0.0
+        )
+
+
+def _edge(phi: Activation, q: float) -> _Edge:
+    m = moments(phi, q)
+    slope, slope_error = m.slope_second
+    relative = slope_error / slope
+    chi_par, ratio = m.length_slope.value / slope, m.second.value / (q * slope)
+    return _Edge(
+        q,
+        Expectation(slope**-0.5, slope**-0.5 * relative / 2),
+        Expectation(chi_par, m.length_slope.error / slope + abs(chi_par) * relative),
+        Expectation(1 - ratio, m.second.error / (q * slope) + ratio * relative),
+    )
+
+
+def _edges(phi: Activation) -> list[_Edge]:
+    """Return the edge at every length of the scan where it exists."""
+    edges = []
+    for q in LENGTHS:
+        try:
+            edges.append(_edge(phi, q))
+        except (NotFinite, ZeroDivisionError):
             continue
-        init = Init(math.sqrt(sigma_w2), math.sqrt(sigma_b2))
-        # How far q may be off, from how well the excess is known, and sigma_w with it.
-        tilt = abs(excess(1.01 * q)[0] - excess(0.99 * q)[0]) / (0.02 * q)
-        off = 4e-16 * q + excess(q)[1] / tilt
-        slope = abs(moments(phi, 1.01 * q).slope_second.value - moments(phi, 0.99 * q).slope_second.value) / (0.02 * q)
-        error = init.sigma_w * (slope * off + m.slope_second.error) * sigma_w2 / 2
+    return edges
+
+
+def _edges_where(phi: Activation, excess: Callable[[_Edge], Expectation]) -> list[_Edge]:
+    """Return the edges at which `excess` changes sign, from small q to large.
+
+    The scan returns rounding noise where `excess` is 0 over an interval, as chi_par - 1 may be for piecewise
+    linear phi: only values beyond their errors have a sign.
+    """
+    values = [(edge.q, *excess(edge)) for edge in _edges(phi)]
+    signed = [(q, value) for q, value, error in values if abs(value) > 1e-12 + 10 * error]
+    brackets = [(a, b) for (a, fa), (b, fb) in itertools.pairwise(signed) if (fa < 0) != (fb < 0)]
+    return [_edge(phi, root(lambda q: excess(_edge(phi, q)).value, a, b)) for a, b in brackets]
+
+
+def _half_stable(phi: Activation) -> Critical | None:
+    """Return the critical point at the smallest q > 0 that some sigma_b >= 0 makes fixed."""
+
+    def excess(edge: _Edge) -> Expectation:
+        return Expectation(edge.chi_par.value - 1, edge.chi_par.error)
+
+    for edge in _edges_where(phi, excess):
+        if edge.bias.value < 0:
+            continue
+        q, init = edge.q, edge.init()
+        # How far q may be off, from how well chi_par is known, and sigma_w with it.
+        above, below = _edge(phi, 1.01 * q), _edge(phi, 0.99 * q)
+        off = 4e-16 + edge.chi_par.error * 0.02 / abs(above.chi_par.value - below.chi_par.value)
+        error = edge.sigma_w.error + off * abs(above.sigma_w.value - below.sigma_w.value) / 0.02
         reason = (
-            f"chi_par = chi_perp = 1 at q = {q:.10g} with sigma_w = {init.sigma_w:.10g} and sigma_b = {init.sigma_b:.10g}: "
-            "lengths on one side of q are attracted to it, on the other they leave; without sigma_b the signal vanishes"
+            f"chi_par = chi_perp = 1 at q = {q:.10g} with sigma_w = {init.sigma_w:.10g} and sigma_b = "
+            f"{init.sigma_b:.10g}: near q, lengths on one side are attracted to it and on the other leave "
+            "it, both slower than exponentially; without that sigma_b they fall"
         )
         return Critical(init, q, "half-stable", reason, error)
     return None
 
 
+def _substitute(phi: Activation) -> Critical | None:
+    """Return the next best: chi_perp = 1 at a stable length, with sigma_b = 0 where that can be."""
+
+    def stable(edges: list[_Edge]) -> list[_Edge]:
+        return [edge for edge in edges if abs(edge.chi_par.value) < 1 - 1e-9]
+
+    edges = stable(_edges_where(phi, lambda edge: edge.bias))
+    edges.sort(key=lambda edge: -edge.chi_par.value)
+    if not edges:
+        edges = stable([edge for edge in _edges(phi) if edge.bias.value > 1e-9])
+        edges.sort(key=lambda edge: abs(math.log(edge.q)))
+    if not edges:
+        return None
+    edge, sigma_w = edges[0], _sigma_w_at_zero(phi)
+    init = edge.init()
+    but = (
+        ""
+        if sigma_w is None
+        else (f" (at q = 0 with sigma_w = {sigma_w:.6g} they are, but every small length grows from there)")
+    )
+    reason = (
+        f"chi_par and chi_perp of {phi.name} are not both 1 at any q > 0 with sigma_b >= 0{but}; the best "
+        f"substitute is sigma_w = {init.sigma_w:.10g}, sigma_b = {init.sigma_b:.10g}: chi_perp = 1 at its "
+        f"stable length q = {edge.q:.8g}, where chi_par = {edge.chi_par.value:.6g}"
+    )
+    return Critical(init, edge.q, "none", reason, edge.sigma_w.error + 1e-14 * init.sigma_w)
+
+
 def _none(phi: Activation) -> Critical:
-    """Return the reason why there is no critical point, with the nearest thing: chi_perp = 1 at a stable length."""
-
-    def bias(q: float) -> tuple[float, float]:
-        m = moments(phi, q)  # sigma_b^2/q where chi_perp = 1 and q is a fixed point
-        ratio = m.second.value / m.slope_second.value / q
-        return 1 - ratio, ratio * (m.second.error / m.second.value + m.slope_second.error / m.slope_second.value)
-
-    edges = []
-    for lower, upper in _sign_changes(bias):
-        q = root(lambda q: bias(q)[0], lower, upper)
-        m = moments(phi, q)
-        edges.append((m.length_slope.value / m.slope_second.value, q, m))
-    stable = [edge for edge in edges if abs(edge[0]) < 1]
-    if stable:
-        chi_par, q, m = max(stable, key=lambda edge: edge[0])
-        sigma_w = 1 / math.sqrt(m.slope_second.value)
-        reason = (
-            f"chi_par and chi_perp of {phi.name} are nowhere both 1 with sigma_b >= 0; the best substitute is sigma_w = "
-            f"{sigma_w:.10g}, sigma_b = 0: chi_perp = 1 at its stable length q = {q:.8g}, where chi_par = {chi_par:.6g}"
-        )
-        return Critical(Init(sigma_w), q, "none", reason, sigma_w * 1e-14)
     m = moments(phi, 1.0)
     if m.second.value == 0:
-        return Critical(None, math.nan, "none", f"{phi.name} is 0: no signal passes", math.nan)
-    fixed = any(bias(q)[0] > 1e-9 for q in _finite_lengths(bias))
+        return _nothing(f"{phi.name} is 0: no signal passes")
+    fixed = any(edge.bias.value > 1e-9 for edge in _edges(phi))
     why = (
         "where chi_perp = 1 the length is not stable"
         if fixed
-        else "q - E phi^2/E phi'^2, which sigma_b^2 would have to be, is negative for every q"
+        else "q - E phi^2/E phi'^2, which sigma_b^2 must be where chi_perp = 1, is negative for every q"
     )
-    return Critical(
-        None,
-        math.nan,
-        "none",
+    chi_perp, chi_par = m.slope_second.value / m.second.value, m.length_slope.value / m.second.value
+    return _nothing(
         f"{phi.name} has no critical point: {why}; the nearest substitute is the forward gain at q = 1, "
-        f"sigma_w = {1 / math.sqrt(m.second.value):.10g}, where chi_perp = {m.slope_second.value / m.second.value:.6g} "
-        f"and chi_par = {m.length_slope.value / m.second.value:.6g}",
-        math.nan,
+        f"sigma_w = {m.second.value**-0.5:.10g}, where chi_perp = {chi_perp:.6g} and chi_par = {chi_par:.6g}"
     )
-
-
-def _finite_lengths(function: Callable[[float], tuple[float, float]]) -> list[float]:
-    """Return the lengths of the scan at which `function` has a value."""
-    lengths = []
-    for q in _LENGTHS.tolist():
-        try:
-            value, _ = function(q)
-        except (NotFinite, ZeroDivisionError):
-            continue
-        if math.isfinite(value):
-            lengths.append(q)
-    return lengths
-
-
-def _sign_changes(function: Callable[[float], tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the brackets between which the function's sign changes, at both ends beyond its error.
-
-    The scan returns rounding noise where the function is 0 over an interval, as it is for piecewise linear phi.
-    """
-    sure = [(q, value) for q in _finite_lengths(function) for value, error in [function(q)] if abs(value) > 1e-12 + 10 * error]
-    return [(a, b) for (a, fa), (b, fb) in zip(sure, sure[1:], strict=False) if fa * fb < 0]
 
 
 def root(function: Callable[[float], float], a: float, b: float) -> float:
-    """Return the zero of `function` between a and b, where its signs differ, to the last digits (Chandrupatla, 1997).
+    """Return the zero of `function` between a and b, where its signs differ, to the last digits.
 
+    Chandrupatla, *Advances in Engineering Software* 28 (1997): bisection and inverse quadratic interpolation.
     Infinite values are allowed: they halve the bracket.
 
     >>> round(root(lambda x: x * x - 2, 0.0, 2.0), 14)
@@ -241,7 +271,7 @@ def root(function: Callable[[float], float], a: float, b: float) -> float:
     fa, fb = function(a), function(b)
     if fa * fb > 0:
         raise ValueError(f"no sign change between {a!r} and {b!r}")
-    c, fc, t = a, fa, 0.5
+    c, fc, t, best = a, fa, 0.5, a
     for _ in range(200):
         x = a + t * (b - a)
         fx = function(x)

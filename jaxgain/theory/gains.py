@@ -2,20 +2,23 @@ r"""The gains of an activation: the scale $\sigma_w$ of the weights, each under 
 
 Expectations are over $x = \sqrt q z$, z standard normal.
 
-================ ===================================================================================================
-`forward`        $1/\sqrt{E\phi^2}$: the next length is 1 when this one is q (He et al., 2015; Klambauer et al., 2017)
+================
+===================================================================================================
+`forward`        $1/\sqrt{E\phi^2}$: the next length is 1 when this one is q (He et al., 2015)
 `centred`        $1/\sqrt{E(\phi - E\phi)^2}$, for weights whose rows sum to 0 (Brock et al., 2021)
-`backward`       $1/\sqrt{E\phi'^2}$: $\chi_\perp = 1$, the mean squared gradient is preserved (He et al., 2015)
+`backward`       $1/\sqrt{E\phi'^2}$: $\chi_\perp = 1$, the mean squared gradient is kept (He et al., 2015)
 `balanced`       the geometric mean of forward and backward, as Glorot and Bengio (2010) compromise
 `self_consistent` $\sigma$ with $E\phi(\sigma z)^2 = 1$: the outputs keep mean square 1
 `critical`       $\sigma_w$ of `critical_init`, whose $\sigma_b$ must come along where it is not 0
 `kumar`          $1/(|\phi'(0)| \sqrt{1 + \phi(0)^2})$ (Kumar, 2017)
 `torch`          the values of `torch.nn.init.calculate_gain`
-================ ===================================================================================================
+================
+===================================================================================================
 """
 
 import difflib
 import functools
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterable
@@ -23,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..activations import ACTIVATIONS, Activation, activation
-from .critical import critical_init, root, sides
-from .panels import Expectation, resolve
-from .quadrature import NotFinite, check_length, moments
+from jaxgain.activations import ACTIVATIONS, Activation, activation
+from jaxgain.theory.critical import LENGTHS, critical_init, root, sides
+from jaxgain.theory.panels import Expectation, resolve
+from jaxgain.theory.quadrature import NotFinite, check_length, moments
 
 if TYPE_CHECKING:
     import xarray
@@ -45,14 +48,14 @@ class BiasNeeded(UserWarning):
 def gain(phi: "str | Activation | Callable[..., Any]", kind: str = "forward", *, q: float = 1.0) -> float:
     r"""Return the gain of `phi` under the criterion `kind`, one of `KINDS`, at the length q of its input.
 
-    The formulas are at the top of this module. `self_consistent`, `critical`, `kumar` and `torch` do not depend on q.
-    The gain that *preserves* the length q is $\sqrt q$ times `forward`.
+    The formulas are at the top of this module. `self_consistent`, `critical`, `kumar` and `torch` do not
+    depend on q. The gain that *preserves* the length q is $\sqrt q$ times `forward`.
 
-    Raises `NoSuchGain`, with the reason, where the gain does not exist, and `ValueError` on an unknown kind or a q that
-    is not positive. Warns `BiasNeeded` where the critical initialization has a bias.
+    Raises `NoSuchGain`, with the reason, where the gain does not exist, and `ValueError` on an unknown kind
+    or a q that is not positive. Warns `BiasNeeded` where the critical initialization has a bias.
 
-    >>> round(gain("relu") ** 2, 14), round(gain("tanh", "torch"), 14), round(gain("gelu", q=2.0), 10)
-    (2.0, 1.66666666666667, 1.0418586052)
+    >>> round(gain("relu") ** 2, 14), gain("tanh", "torch") == 5 / 3, round(gain("gelu"), 12)
+    (2.0, True, 1.533530441196)
     """
     phi = activation(phi)
     if kind == "critical":
@@ -67,7 +70,9 @@ def gain(phi: "str | Activation | Callable[..., Any]", kind: str = "forward", *,
     return gain_estimate(phi, kind, q=q).value
 
 
-def gain_estimate(phi: "str | Activation | Callable[..., Any]", kind: str = "forward", *, q: float = 1.0) -> Expectation:
+def gain_estimate(
+    phi: "str | Activation | Callable[..., Any]", kind: str = "forward", *, q: float = 1.0
+) -> Expectation:
     """Return a gain with an estimate of its absolute error: `(value, error)`. Raises as `gain`; never warns.
 
     >>> value, error = gain_estimate("selu")
@@ -110,7 +115,11 @@ def _inverse_root(phi: Activation, name: str, expectation: Expectation) -> Expec
         raise NoSuchGain(f"{phi.name} jumps, so {name} is infinite")
     if error > 1e-6 * value or value <= 0:
         zero = value <= error
-        raise NoSuchGain(f"{name} of {phi.name} is 0" if zero else f"{name} of {phi.name} does not converge; it may be infinite")
+        raise NoSuchGain(
+            f"{name} of {phi.name} is 0"
+            if zero
+            else f"{name} of {phi.name} does not converge; it may be infinite"
+        )
     return Expectation(value**-0.5, 0.5 * error * value**-1.5 + 2e-16 * value**-0.5)
 
 
@@ -133,11 +142,11 @@ def _balanced(phi: Activation, q: float) -> Expectation:
 
 
 def _self_consistent(phi: Activation, q: float) -> Expectation:
-    """Return the smallest sigma > 0 with E phi(sigma z)^2 = 1, looked for between 1e-4 and 1e4.
+    """Return the smallest sigma > 0 with E phi(sigma z)^2 = 1, looked for between 2^-10 and 2^10.
 
-    The smallest, as from there down to 0 the outputs of a layer are too small and from there up too large, or the
-    other way around, with nothing in between. As a function of ln sigma, E phi(sigma z)^2 is an average over ln|z|,
-    whose width is about 1: a scan by factors of 2 does not step over two roots.
+    The smallest, as from there down to 0 the outputs of a layer are too small and from there up too large,
+    or the other way around, with nothing in between. As a function of ln sigma, E phi(sigma z)^2 is an
+    average over ln|z|, whose width is above 1: a scan by factors of 2 does not step over two roots.
     """
 
     def excess(sigma: float) -> float:
@@ -146,14 +155,15 @@ def _self_consistent(phi: Activation, q: float) -> Expectation:
         except NotFinite:
             return math.inf
 
-    sigmas = (2.0 ** np.arange(-13, 14)).tolist()
+    sigmas = [math.sqrt(length) for length in LENGTHS]
     values = [excess(sigma) for sigma in sigmas]
     if all(abs(value) < 1e-12 for value in values):
         raise NoSuchGain(f"E phi(sigma z)^2 of {phi.name} is 1 for every sigma: no sigma is special")
-    # On the roots at infinity (tanh) and at zero (cos), where rounding makes a sign: a value within it has none.
+    # On the roots at infinity (tanh) and at zero (cos), where rounding makes a sign: a value within it has
+    # none.
     signs = [0 if abs(value) < 1e-12 else math.copysign(1, value) for value in values]
     sure = [(sigma, sign) for sigma, sign in zip(sigmas, signs, strict=True) if sign]
-    brackets = [(a, b) for (a, sa), (b, sb) in zip(sure, sure[1:], strict=False) if sa != sb]
+    brackets = [(a, b) for (a, sa), (b, sb) in itertools.pairwise(sure) if sa != sb]
     if not brackets:
         raise NoSuchGain(_no_root(phi, [value + 1 for value in values], sure[0][1] > 0))
     sigma = root(excess, *brackets[0])
@@ -163,11 +173,10 @@ def _self_consistent(phi: Activation, q: float) -> Expectation:
 
 
 def _no_root(phi: Activation, values: list[float], above: bool) -> str:
-    extreme = min(values) if above else max(values)
-    end, relation = ("infimum", "above 1") if above else ("supremum", "below 1")
-    if abs(extreme - 1) < 1e-3:
-        return f"E phi(sigma z)^2 of {phi.name} is {relation} for every sigma > 0: 1 is its {end}, and not attained"
-    return f"E phi(sigma z)^2 of {phi.name} is {relation} for every sigma > 0: its {end} is {extreme:.4g}"
+    where = f"for every sigma from {math.sqrt(LENGTHS[0]):.3g} to {math.sqrt(LENGTHS[-1]):.4g}"
+    relation, extreme = ("above 1", min(values)) if above else ("below 1", max(values))
+    bound = "at least" if above else "at most"
+    return f"E phi(sigma z)^2 of {phi.name} is {relation} {where}, {bound} {extreme:.6g} there"
 
 
 def _critical(phi: Activation, q: float) -> Expectation:
@@ -179,10 +188,10 @@ def _critical(phi: Activation, q: float) -> Expectation:
 
 def _kumar(phi: Activation, q: float) -> Expectation:
     (value_below, slope_below), (value_above, slope_above) = sides(phi)
-    if value_below != value_above or not math.isclose(slope_below, slope_above, rel_tol=1e-12):
+    if value_below != value_above or not math.isclose(slope_below, slope_above, rel_tol=1e-12, abs_tol=1e-90):
         raise NoSuchGain(f"{phi.name} is not differentiable at 0, and this criterion linearizes it there")
-    if not (math.isfinite(slope_above) and slope_above != 0):
-        raise NoSuchGain(f"phi'(0) of {phi.name} is {slope_above:g}, and this criterion divides by it")
+    if not (math.isfinite(slope_above) and abs(slope_above) > 1e-90):
+        raise NoSuchGain(f"phi'(0) of {phi.name} is 0 or infinite, and this criterion divides by it")
     value = 1 / (abs(slope_above) * math.hypot(1, value_above))
     return Expectation(value, 8e-16 * value)
 
@@ -216,9 +225,10 @@ _CRITERIA: dict[str, Callable[[Activation, float], Expectation]] = {
 def stability(phi: "str | Activation | Callable[..., Any]", *, q: float = 1.0) -> tuple[float, float, str]:
     r"""Return $\chi_\perp$, $\chi_\parallel$ and the verdict at the gain that preserves the length q.
 
-    $\sigma_w^2 = q/E\phi^2$, $\sigma_b = 0$: $\chi_\perp = q E\phi'^2/E\phi^2$ and $\chi_\parallel = d\ln E\phi^2/d\ln q$. The
-    length is "stable" where $|\chi_\parallel| < 1$, "neutral" where it is 1 within rounding, "unstable" above, and
-    "undefined" where no gain preserves it. Raises `ValueError` as `gain` does.
+    $\sigma_w^2 = q/E\phi^2$, $\sigma_b = 0$: $\chi_\perp = q E\phi'^2/E\phi^2$ and $\chi_\parallel = d\ln
+    E\phi^2/d\ln q$. The length is "stable" where $|\chi_\parallel| < 1$, "neutral" where it is 1 within
+    rounding, "unstable" above, and "undefined" where no gain preserves it. Raises `ValueError` as `gain`
+    does.
 
     >>> [stability(phi)[2] for phi in ("tanh", "relu", "gelu")]
     ['stable', 'neutral', 'unstable']
@@ -236,12 +246,15 @@ def stability(phi: "str | Activation | Callable[..., Any]", *, q: float = 1.0) -
     return chi_perp, chi_par, "stable" if abs(chi_par) < 1 else "unstable"
 
 
-def gain_table(phis: "Iterable[str | Activation | Callable[..., Any]] | None" = None, q: float = 1.0) -> "xarray.Dataset":
-    """Return every kind of gain of `phis`, all shipped activations by default, with what happens at the forward gain.
+def gain_table(
+    phis: "Iterable[str | Activation | Callable[..., Any]] | None" = None, q: float = 1.0
+) -> "xarray.Dataset":
+    """Return every kind of gain of `phis`, by default all shipped activations, and what the forward one does.
 
-    Variables over (activation, kind): `gain` (NaN where it does not exist), `error` (estimated, absolute) and `reason`
-    (why it does not exist, else ""). Over activation, at the gain that preserves the length q: `chi_perp`,
-    `chi_par` and `stability`; and `sigma_b`, the bias of the critical initialization (NaN where there is none).
+    Variables over (activation, kind): `gain` (NaN where it does not exist), `error` (estimated, absolute)
+    and `reason` (why it does not exist, else ""). Over activation, at the gain that preserves the length q:
+    `chi_perp`,
+    `chi_par` and `stability`; and `sigma_b`, the bias of the critical initialization (NaN: there is none).
 
     Raises `ValueError` on a q that is not positive, and as `activation` on what is no activation.
 
@@ -266,16 +279,43 @@ def gain_table(phis: "Iterable[str | Activation | Callable[..., Any]] | None" = 
     at = "at the gain that preserves the length q"
     return xarray.Dataset(
         {
-            "gain": (pair, np.array(numbers(0)).reshape(-1, len(KINDS)), _about("gain", "scale of the weights, sigma_w")),
-            "error": (pair, np.array(numbers(1)).reshape(-1, len(KINDS)), _about("error", "estimated absolute error of the gain")),
-            "reason": (pair, np.array(reasons, str).reshape(-1, len(KINDS)), _about("reason", "why the gain does not exist", "")),
-            "chi_perp": (single, [v[0] for v in verdicts], _about("χ⊥", f"growth of the mean squared gradient per layer, {at}")),
-            "chi_par": (single, [v[1] for v in verdicts], _about("χ∥", f"derivative of the length map, {at}")),
-            "stability": (single, np.array([v[2] for v in verdicts], str), _about("stability", f"of the length, {at}", "")),
+            "gain": (
+                pair,
+                np.array(numbers(0)).reshape(-1, len(KINDS)),
+                _about("gain", "scale of the weights, sigma_w"),
+            ),
+            "error": (
+                pair,
+                np.array(numbers(1)).reshape(-1, len(KINDS)),
+                _about("error", "estimated absolute error of the gain"),
+            ),
+            "reason": (
+                pair,
+                np.array(reasons, str).reshape(-1, len(KINDS)),
+                _about("reason", "why the gain does not exist", ""),
+            ),
+            "chi_perp": (
+                single,
+                [v[0] for v in verdicts],
+                _about("χ⊥", f"growth of the mean squared gradient per layer, {at}"),
+            ),
+            "chi_par": (
+                single,
+                [v[1] for v in verdicts],
+                _about("χ∥", f"derivative of the length map, {at}"),
+            ),
+            "stability": (
+                single,
+                np.array([v[2] for v in verdicts], str),
+                _about("stability", f"of the length, {at}", ""),
+            ),
             "sigma_b": (single, biases, _about("σ_b", "bias that the critical gain needs beside it")),
         },
         coords={"activation": np.array([phi.name for phi in activations], str), "kind": np.array(KINDS)},
-        attrs={"q": q, "description": "gains of activations in infinite width, each under its criterion's name"},
+        attrs={
+            "q": q,
+            "description": "gains of activations in infinite width, each under its criterion's name",
+        },
     )
 
 

@@ -1,11 +1,11 @@
 r"""The infinite-width recursion of one layer (Poole et al., 2016; Schoenholz et al., 2017).
 
-For $z^l = W^l h^{l-1} + b^l$, $h^l = \phi(z^l)$, $W_{ij} \sim N(0, \sigma_w^2/\mathrm{fan\_in})$,
-$b_i \sim N(0, \sigma_b^2)$: the length $q^l = E (z^l)^2$ and the correlation $c^l$ of two inputs of equal length.
+For $z^l = W^l h^{l-1} + b^l$, $h^l = \phi(z^l)$, $W_{ij} \sim N(0, \sigma_w^2/\mathrm{fan\_in})$, $b_i \sim
+N(0, \sigma_b^2)$: the length $q^l = E (z^l)^2$ and the correlation $c^l$ of two inputs of equal length.
 
-Every function accepts Python numbers or arrays that broadcast together, computes in float64 whatever jax's default
-precision is, and returns a Python float or a NumPy array; under `jit`, `vmap` or `grad` it computes in the dtype of
-the traced arguments.
+Every function accepts Python numbers or arrays that broadcast together, computes in float64 whatever jax's
+default precision is, and returns a Python float or a NumPy array; under `jit`, `vmap` or `grad` it computes
+in the dtype of the traced arguments.
 """
 
 import math
@@ -16,18 +16,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
-from ..activations import Activation, activation
-from .panels import resolve
-from .quadrature import Moments, moments, separation, traced_moments, traced_separation
+from jaxgain.activations import Activation, activation
+from jaxgain.theory.panels import resolve
+from jaxgain.theory.quadrature import Moments, moments, separation, traced_moments, traced_separation
 
 
 @dataclass(frozen=True)
 class Init:
-    r"""The scales of a Gaussian initialization: weights $N(0, \sigma_w^2/\mathrm{fan\_in})$, biases $N(0, \sigma_b^2)$.
+    r"""A Gaussian initialization: weights $N(0, \sigma_w^2/\mathrm{fan\_in})$, biases $N(0, \sigma_b^2)$.
 
-    A pytree with the leaves `sigma_w` and `sigma_b`, so that both can be traced and batched. Numbers are checked when
-    it is built, traced values are not. Raises `ValueError` on a negative number, NaN or infinity.
+    A pytree with the leaves `sigma_w` and `sigma_b`, so that both can be traced and batched. Numbers are
+    checked when it is built, traced values are not. Raises `ValueError` on a negative number, NaN or
+    infinity.
 
     >>> Init(sigma_w=2**0.5)
     Init(sigma_w=1.4142135623730951, sigma_b=0.0)
@@ -39,14 +41,16 @@ class Init:
     def __post_init__(self):
         for name in ("sigma_w", "sigma_b"):
             value = getattr(self, name)
-            if isinstance(value, jax.core.Tracer):
+            if isinstance(value, Tracer):
                 continue
             try:
                 numbers = np.asarray(value, np.float64)
             except (TypeError, ValueError):
                 raise TypeError(f"{name} must be a number or an array of numbers, got {value!r}") from None
             if not (np.isfinite(numbers).all() and (numbers >= 0).all()):
-                raise ValueError(f"{name} must be finite and not negative, got {value!r}; it is a standard deviation")
+                raise ValueError(
+                    f"{name} must be finite and not negative, got {value!r}; it is a standard deviation"
+                )
 
 
 def _unflatten(_: None, leaves: Any) -> Init:
@@ -71,7 +75,7 @@ jax.tree_util.register_pytree_with_keys(
 
 
 def length_map(phi: "str | Activation | Callable[..., Any]", init: Init, q: Any) -> Any:
-    r"""Return the next layer's length, $\sigma_w^2 E\,\phi(\sqrt q z)^2 + \sigma_b^2$ (Poole et al., 2016, eq. 3).
+    r"""Return the next length, $\sigma_w^2 E\,\phi(\sqrt q z)^2 + \sigma_b^2$ (Poole et al., 2016, eq. 3).
 
     Raises `ValueError` where q is negative or not finite, or the expectation is not finite.
 
@@ -99,9 +103,10 @@ def chi_perp(phi: "str | Activation | Callable[..., Any]", init: Init, q: Any) -
 def chi_par(phi: "str | Activation | Callable[..., Any]", init: Init, q: Any) -> Any:
     r"""Return $\chi_\parallel = dq'/dq$, the derivative of the length map at q.
 
-    $\sigma_w^2 E[\phi'^2 + \phi\phi'']$ where phi is smooth. It is computed in the form
-    $\sigma_w^2 E[\phi\phi' z]/\sqrt q$, which is the same number by parts and right at kinks too; where phi jumps, as
-    $\sigma_w^2 E[\phi^2 (z^2 - 1)]/(2q)$. A fixed point of the length is stable where $|\chi_\parallel| < 1$.
+    $\sigma_w^2 E[\phi'^2 + \phi\phi'']$ where phi is smooth. It is computed in the form $\sigma_w^2
+    E[\phi\phi' z]/\sqrt q$, which is the same number by parts and right at kinks too; where phi jumps, as
+    $\sigma_w^2 E[\phi^2 (z^2 - 1)]/(2q)$. A fixed point of the length is stable where $|\chi_\parallel| <
+    1$.
 
     Raises `ValueError` where q is negative or not finite, or the expectation is not finite.
 
@@ -112,10 +117,11 @@ def chi_par(phi: "str | Activation | Callable[..., Any]", init: Init, q: Any) ->
 
 
 def correlation_map(phi: "str | Activation | Callable[..., Any]", init: Init, c: Any, q: Any) -> Any:
-    r"""Return the next layer's correlation of two inputs of length q and correlation c (Poole et al., 2016, eq. 5).
+    r"""Return the next correlation of two inputs of length q and correlation c (Poole et al., 2016, eq. 5).
 
-    $(\sigma_w^2 E\,\phi(u)\phi(v) + \sigma_b^2)/q'$ with $u = \sqrt q z_1$, $v = \sqrt q (c z_1 + \sqrt{1-c^2} z_2)$
-    and q' the next length. Near c = 1 use `decorrelation_map`, which keeps the digits of 1 - c. NaN where q' = 0.
+    $(\sigma_w^2 E\,\phi(u)\phi(v) + \sigma_b^2)/q'$ with $u = \sqrt q z_1$, $v = \sqrt q (c z_1 +
+    \sqrt{1-c^2} z_2)$ and q' the next length. Near c = 1 use `decorrelation_map`, which keeps the digits of
+    1 - c. NaN where q' = 0.
 
     Raises `ValueError` where c is outside [-1, 1], q is not positive, or an expectation is not finite.
 
@@ -126,11 +132,13 @@ def correlation_map(phi: "str | Activation | Callable[..., Any]", init: Init, c:
     return 1 - decorrelation_map(phi, init, 1 - c, q)
 
 
-def decorrelation_map(phi: "str | Activation | Callable[..., Any]", init: Init, one_minus_c: Any, q: Any) -> Any:
+def decorrelation_map(
+    phi: "str | Activation | Callable[..., Any]", init: Init, one_minus_c: Any, q: Any
+) -> Any:
     r"""Return the next layer's 1 - c' from 1 - c, for two inputs of length q.
 
-    $\sigma_w^2 E(\phi(u) - \phi(v))^2/(2 q')$, which is 1 minus `correlation_map` without the subtraction: as c -> 1
-    it is $\chi_\perp q (1 - c)/q'$ to all digits. NaN where the next length q' is 0.
+    $\sigma_w^2 E(\phi(u) - \phi(v))^2/(2 q')$, which is 1 minus `correlation_map` without the subtraction:
+    as c -> 1 it is $\chi_\perp q (1 - c)/q'$ to all digits. NaN where the next length q' is 0.
 
     Raises `ValueError` where 1 - c is outside [0, 2], q is not positive, or an expectation is not finite.
 
@@ -172,7 +180,7 @@ def _times(square: Any, expectation: Any) -> Any:
 
 def _broadcast(traced: Callable[..., Any], concrete: Callable[..., float], *arguments: Any) -> Any:
     """Return the function of the broadcast arguments: the traced one if any of them is traced."""
-    if any(isinstance(argument, jax.core.Tracer) for argument in arguments):
+    if any(isinstance(argument, Tracer) for argument in arguments):
         dtype = jnp.result_type(*arguments)
         dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
         return jnp.vectorize(traced)(*(jnp.asarray(argument, dtype) for argument in arguments))

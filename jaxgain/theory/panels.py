@@ -1,4 +1,4 @@
-"""Panels of the real line: two Gauss-Legendre rules on each, halved until they agree; where an activation has kinks."""
+"""Panels of the real line, halved until two Gauss-Legendre rules agree on each; an activation's kinks."""
 
 import functools
 import math
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..activations import Activation, value_and_slope
+from jaxgain.activations import Activation, value_and_slope
 
 _LOW, _HIGH = 16, 32
 _x_low, _w_low = np.polynomial.legendre.leggauss(_LOW)
@@ -25,7 +25,7 @@ WEIGHTS_HIGH = np.concatenate([np.zeros(_LOW), _w_high])
 _X_EDGES = 2.0 ** np.arange(11)
 
 _CHUNK = 4096  # phi is compiled for this many points, and called again for more
-_TOLERANCE = 1e-15  # of E|f|, allowed to each panel
+_TOLERANCE = 1e-14  # of E|f|, allowed to each panel
 EPS = float(np.finfo(np.float64).eps)
 _PANELS = 4096  # an integrand that wants more is not going to converge
 
@@ -38,7 +38,7 @@ class Expectation(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Nodes of all panels with the weights of both rules, and the integrand's values there; (panels, 48) each."""
+    """Nodes of all panels with the weights of both rules, and the values of functions; (panels, 48) each."""
 
     z: np.ndarray
     low: np.ndarray
@@ -54,7 +54,7 @@ class Grid(NamedTuple):
 
 
 def nodes(lo: Any, hi: Any) -> tuple[Any, Any]:
-    """Return nodes and half widths of the panels [lo, hi]; NumPy or jax arrays, (panels, 48) and (panels, 1)."""
+    """Return nodes, (panels, 48), and half widths, (panels, 1), of the panels [lo, hi], NumPy or jax."""
     half = ((hi - lo) / 2)[:, None]
     return ((hi + lo) / 2)[:, None] + half * _NODES[None, :], half
 
@@ -71,10 +71,10 @@ def refine(
 ) -> tuple[np.ndarray, np.ndarray, Grid]:
     """Halve the panels between `edges` until both rules agree on every integrand; one evaluation per level.
 
-    A panel is allowed a difference of 1e-15 of the integral of |f|, or of `absolute` where that is given, besides
-    rounding. Panels narrower than `narrowest = (relative, size)`, relative to the larger of `size` and where they
-    are, are kept as they are: their difference stays in the error estimate. `values[noise]` is how far rounding may
-    move the integrand at each node.
+    A panel is allowed a difference of 1e-14 of the integral of |f|, or of `absolute` where that is given,
+    besides rounding. Panels narrower than `narrowest = (relative, size)`, relative to the larger of `size`
+    and where they are, are kept as they are: their difference stays in the error estimate. `values[noise]`
+    is how far rounding may move the integrand at each node.
     """
     lo, hi = edges[:-1], edges[1:]
     done: list[tuple[np.ndarray, np.ndarray, Grid]] = []
@@ -108,28 +108,28 @@ def refine(
 
 
 @functools.lru_cache(maxsize=512)
-def _compiled(phi: Activation) -> Callable[[Array], tuple[Array, Array]]:
+def _compiled(phi: Activation) -> Callable[[np.ndarray], tuple[Array, Array]]:
     return jax.jit(functools.partial(value_and_slope, phi))
 
 
 def tabulate(phi: Activation, x: np.ndarray) -> np.ndarray:
-    """Return phi and phi' at the points `x` in float64, (2, points), whatever trace or precision surrounds the call."""
+    """Return phi and phi' at the points `x` in float64, (2, points), whatever surrounds the call."""
     padded = np.resize(x, -(-x.size // _CHUNK) * _CHUNK).reshape(-1, _CHUNK)
     with jax.enable_x64(True), jax.ensure_compile_time_eval():
-        parts = [_compiled(phi)(jnp.asarray(row)) for row in padded]
+        parts = [_compiled(phi)(row) for row in padded]
         values = np.concatenate([np.asarray(part, np.float64) for part in parts], axis=1)
     return values[:, : x.size]
 
 
 def _resolved(phi: Activation, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the panels, from those between `edges`, on which phi, phi' and their squares are smooth to rounding."""
+    """Return the panels, halved from those between `edges`, on which phi, phi' and squares are smooth."""
     middle = np.linspace(-8.0, 8.0, _CHUNK)
     central = np.nanmax(np.abs(np.where(np.isfinite(values := tabulate(phi, middle)), values, 0.0)), axis=1)
 
     def integrands(x: np.ndarray, values: np.ndarray) -> np.ndarray:
-        # Relative to the largest value on the panel or in the middle, whichever is larger: a growing phi is resolved
-        # relative to itself, the rounding noise of a saturated one is not resolved at all. Where phi is not finite
-        # the expectations will say so; here such places count as smooth.
+        # Relative to the largest value on the panel or in the middle, whichever is larger: a growing phi is
+        # resolved relative to itself, the rounding noise of a saturated one is not resolved at all. Where
+        # phi is not finite the expectations will say so; here such places count as smooth.
         clean = np.where(np.isfinite(values), values, 0.0)
         clean /= np.maximum(np.maximum(np.abs(clean).max(2, keepdims=True), central[:, None, None]), 1e-300)
         return np.concatenate([clean, np.square(clean)])
@@ -138,7 +138,7 @@ def _resolved(phi: Activation, edges: np.ndarray) -> tuple[np.ndarray, np.ndarra
         lambda x: tabulate(phi, x),
         integrands,
         edges,
-        lambda x: 1 / (1 + np.abs(x)),
+        lambda x: 1 / np.hypot(1, x),
         narrowest=(1e-9, 1.0),
         absolute=1e-14,
     )
@@ -147,10 +147,10 @@ def _resolved(phi: Activation, edges: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 @functools.lru_cache(maxsize=512)
 def resolve(phi: Activation) -> Activation:
-    """Return `phi` with its kinks and jumps; those of a user's callable are found by bisection over |x| <= 1024.
+    """Return `phi` with its kinks and jumps; a user's callable has them found by bisection over |x| <= 1024.
 
-    A place where the rules still differ on a panel of width 1e-4 is a kink. Its position is then bisected to the last
-    digit on whichever of phi, phi' and phi'' jumps there.
+    A place where the rules still differ on a panel of width 1e-4 is a kink. Its position is then bisected
+    to the last digit on whichever of phi, phi' and phi'' jumps there.
 
     >>> from jaxgain.activations import activation
     >>> resolve(activation(lambda x: jnp.maximum(x, 0.25))).kinks
@@ -172,7 +172,7 @@ def resolve(phi: Activation) -> Activation:
 
 
 def _core(lo: np.ndarray, hi: np.ndarray) -> tuple[float, float]:
-    """Return a bracket of the kink inside a cluster of halved panels: the narrowest of them and its neighbours."""
+    """Return a bracket of the kink in a cluster of halved panels: the narrowest and its neighbours."""
     i = int(np.argmin(hi - lo))
     return float(lo[max(i - 1, 0)]), float(hi[min(i + 1, hi.size - 1)])
 
@@ -180,12 +180,16 @@ def _core(lo: np.ndarray, hi: np.ndarray) -> tuple[float, float]:
 def _kink(phi: Activation, a: float, b: float) -> tuple[float, bool]:
     """Return the kink between `a` and `b`, and whether phi itself jumps there."""
 
+    @jax.jit
+    def three(x: Array) -> tuple[Array, Array, Array]:
+        (value, slope), (_, curvature) = jax.jvp(
+            functools.partial(value_and_slope, phi), (x,), (jnp.ones_like(x),)
+        )
+        return value, slope, curvature
+
     def derivatives(x: float) -> np.ndarray:
         with jax.enable_x64(True), jax.ensure_compile_time_eval():
-            point = jnp.asarray(x, jnp.float64)
-            first = functools.partial(value_and_slope, phi)
-            (value, slope), (_, curvature) = jax.jvp(first, (point,), (jnp.ones_like(point),))
-            return np.array([value, slope, curvature], np.float64)
+            return np.array([np.asarray(part) for part in three(np.float64(x))], np.float64)
 
     with np.errstate(all="ignore"):
         return _bisect(derivatives, a, b)
@@ -212,7 +216,7 @@ def _bisect(derivatives: Callable[[float], np.ndarray], a: float, b: float) -> t
 
 @functools.lru_cache(maxsize=512)
 def mesh(phi: Activation) -> tuple[float, ...]:
-    """Return the edges, in x, of the panels that resolve phi and phi' over |x| <= 1024; its kinks among them."""
+    """Return the edges, in x, of the panels that resolve phi and phi' over |x| <= 1024, kinks among them."""
     phi = resolve(phi)
     assert phi.kinks is not None
     inside = [kink for kink in phi.kinks if abs(kink) < _X_EDGES[-1]]
@@ -221,5 +225,3 @@ def mesh(phi: Activation) -> tuple[float, ...]:
     wide = hi - lo > 1e-6 * np.maximum(1.0, np.abs(lo))
     edges = {*lo[wide].tolist(), *hi[wide].tolist(), *phi.kinks}
     return tuple(sorted(edges | {0.0}))
-
-

@@ -1,9 +1,9 @@
-r"""Gaussian expectations $E f(\sqrt q z)$, $z \sim N(0, 1)$, and those of correlated pairs, with an error estimate.
+r"""Gaussian expectations $E f(\sqrt q z)$, $z \sim N(0, 1)$, and those of correlated pairs, with errors.
 
-Composite Gauss-Legendre: the real line is cut where the activation is not smooth, at its own length scales and at
-those of the normal density; on every panel the rule of order 16 is compared with that of order 32. On the host,
-panels that differ are halved until they agree. The traced functions keep the panels fixed, so that they can be
-compiled and batched over q, and return the difference as their error.
+Composite Gauss-Legendre: the real line is cut where the activation is not smooth, at its own length scales
+and at those of the normal density; on every panel the rule of order 16 is compared with that of order 32.
+On the host, panels that differ are halved until they agree. The traced functions keep the panels fixed, so
+that they can be compiled and batched over q, and return the difference as their error.
 """
 
 import functools
@@ -16,8 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..activations import Activation, activation, value_and_slope
-from .panels import WEIGHTS_HIGH, WEIGHTS_LOW, Expectation, Grid, mesh, nodes, refine, resolve, tabulate
+from jaxgain.activations import Activation, activation, value_and_slope
+from jaxgain.theory.panels import (
+    WEIGHTS_HIGH,
+    WEIGHTS_LOW,
+    Expectation,
+    Grid,
+    mesh,
+    nodes,
+    refine,
+    resolve,
+    tabulate,
+)
 
 # Panels of the normal density. Beyond 37.5 it underflows; integrands that matter there are refused.
 _POSITIVE_EDGES = np.array([2.0, 4.0, 6.0, 8.0, 11.0, 15.0, 20.0, 28.0, 37.5])
@@ -50,8 +60,6 @@ def _density(z: Any) -> Any:
     return exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
 
 
-
-
 def _host_grid(phi: Activation, q: float, integrands: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Grid:
     root = math.sqrt(q)
     own = np.asarray(mesh(phi)) / root
@@ -68,7 +76,8 @@ def _host_grid(phi: Activation, q: float, integrands: Callable[[np.ndarray, np.n
             where = z[bad.any(0)]
             at = float(where[np.argmin(np.abs(np.abs(where) - 1))])
             raise NotFinite(
-                f"the expectation over {phi.name} at q = {q:g} is not finite: its integrand is not at x = {root * at:g}"
+                f"the expectation over {phi.name} at q = {q:g} is not finite: "
+                f"its integrand is not at x = {root * at:g}"
             )
         return f
 
@@ -91,15 +100,17 @@ def check_length(q: float) -> float:
     except (TypeError, ValueError):
         raise ValueError(f"the length q must be a number, got {q!r}") from None
     if not (math.isfinite(q) and q > 0):
-        raise ValueError(f"the length q must be positive and finite, got {q!r}; it is the mean square of the input")
+        raise ValueError(
+            f"the length q must be positive and finite, got {q!r}; it is the mean square of the input"
+        )
     return q
 
 
 def expectation(f: "str | Activation | Callable[[Array], Array]", q: float = 1.0) -> Expectation:
-    r"""Return $E f(\sqrt q z)$ over the standard normal z, with an estimate of its absolute error, in float64.
+    r"""Return $E f(\sqrt q z)$, z standard normal, with an estimate of its absolute error, in float64.
 
-    `f` is an activation's name, an `Activation` or any elementwise jax.numpy callable; its kinks are found. The
-    error is of the order of 1e-15 $E|f|$ whenever the halving of panels converges.
+    `f` is an activation's name, an `Activation` or any elementwise jax.numpy callable, its kinks unknown. The
+    error is of the order of 1e-14 $E|f|$ whenever the halving of panels converges.
 
     Raises `ValueError` where q is not positive, or the expectation does not exist or is not finite.
 
@@ -114,7 +125,8 @@ def expectation(f: "str | Activation | Callable[[Array], Array]", q: float = 1.0
 def moments(phi: "str | Activation | Callable[[Array], Array]", q: float = 1.0) -> Moments:
     r"""Return the moments of $\phi(\sqrt q z)$ and $\phi'(\sqrt q z)$ as Python floats with error estimates.
 
-    q = 0 means the limit from above. Raises `ValueError` where q is negative or not finite, or a moment is not finite.
+    q = 0 means the limit from above. Raises `ValueError` where q is negative or not finite, or a moment is
+    not finite.
 
     >>> round(moments("relu", q=3.0).second.value, 14)
     1.5
@@ -139,9 +151,12 @@ def _moments(phi: Activation, q: float) -> Moments:
 
     grid = _host_grid(phi, q, integrands)
     integrals = list(map(grid.integral, integrands(grid.z, grid.values)))
-    mean, second, slope_mean, slope_second, length_slope, slope_mean_by_parts, length_slope_by_parts = integrals
+    mean, second, slope_mean, slope_second, length_slope, slope_mean_by_parts, length_slope_by_parts = (
+        integrals
+    )
     variance = grid.integral(np.square(grid.values[0] - mean.value))
-    # By parts, E phi' = E phi z / sqrt q unless phi jumps; a callable may jump where no bisection has seen it.
+    # By parts, E phi' = E phi z / sqrt q unless phi jumps; a callable may jump where no bisection has seen
+    # it.
     if phi.jumps or _differ(slope_mean, slope_mean_by_parts) or _differ(length_slope, length_slope_by_parts):
         slope_mean, length_slope = slope_mean_by_parts, length_slope_by_parts
         slope_second = Expectation(math.inf, 0.0)
@@ -153,7 +168,7 @@ def _differ(a: Expectation, b: Expectation) -> bool:
 
 
 def traced_grid(phi: Activation, q: Array) -> tuple[Array, Array, Array]:
-    """Return nodes z and the weights of both rules, (panels, 48) each, for fixed panels at a traced scalar q > 0."""
+    """Return nodes z and the weights of both rules, (panels, 48) each, at a traced scalar q > 0."""
     own = jnp.asarray(np.asarray(mesh(phi)), q.dtype) / jnp.sqrt(q)
     return _fixed_grid(jnp.concatenate([jnp.asarray(_Z_EDGES, q.dtype), own]), float(_Z_EDGES[-1]))
 
@@ -170,8 +185,9 @@ def _fixed_grid(edges: Array, limit: float) -> tuple[Array, Array, Array]:
 def traced_moments(phi: Activation, q: Array) -> Moments:
     """Return the moments at a traced scalar q >= 0, in its dtype; compiles, batches and differentiates.
 
-    The panels are those that resolve phi over |x| <= 1024, so the results are those of `moments` to rounding for
-    every shipped activation at q in 1e-6 ... 1e4; elsewhere the errors say how far they are off.
+    The panels are those that resolve phi over |x| <= 1024, so the results are those of `moments` to
+    rounding for every shipped activation at q in 1e-6 ... 1e4; elsewhere the errors say how far they are
+    off.
     """
     phi = resolve(phi)
     positive = q > 0
@@ -194,7 +210,12 @@ def traced_moments(phi: Activation, q: Array) -> Moments:
         slope_mean = integral(value * z / root)
         length_slope = integral(value * value * (z * z - 1) / (2 * at))
     above = Moments(
-        mean, integral(value * value), integral(jnp.square(value - mean.value)), slope_mean, slope_second, length_slope
+        mean,
+        integral(value * value),
+        integral(jnp.square(value - mean.value)),
+        slope_mean,
+        slope_second,
+        length_slope,
     )
     return jax.tree.map(functools.partial(jnp.where, positive), above, _limit_moments(phi, q))
 
@@ -203,14 +224,25 @@ def _limit_moments(phi: Activation, q: Array) -> Moments:
     """Return the moments in the limit q -> 0+, where phi is p + s x + t x^2/2 on either side of 0."""
     tiny = 1e-30 if q.dtype == jnp.float32 else 1e-100
     sides = jnp.asarray([-tiny, tiny], q.dtype)
-    (p, s), (_, t) = jax.jvp(functools.partial(value_and_slope, phi), (sides,), (jnp.ones_like(sides),))
+    first = functools.partial(value_and_slope, phi)
+    p, s = first(sides)
+    p = p - s * sides
+    t = jax.jvp(lambda x: first(x)[1], (sides,), (jnp.ones_like(sides),))[1]
     kink = p[1] * s[1] - p[0] * s[0]  # of phi^2 at 0: its slope in q diverges like kink / sqrt(2 pi q)
+    rounding = 1e-12 * jnp.sum(jnp.abs(p * s)) + 1e10 * tiny * jnp.sum(s * s)
     regular = jnp.mean(s * s + p * t)
-    length_slope = jnp.where(jnp.abs(kink) > 1e-12 * jnp.sum(jnp.abs(p * s)), kink * jnp.inf, regular)
+    length_slope = jnp.where(jnp.abs(kink) > rounding, kink * jnp.inf, regular)
     jump = p[1] != p[0] if phi.jumps else False
     slope_mean = jnp.where(jump, (p[1] - p[0]) * jnp.inf, jnp.mean(s)) if phi.jumps else jnp.mean(s)
     slope_second = jnp.where(jump, jnp.inf, jnp.mean(s * s))
-    values = (jnp.mean(p), jnp.mean(p * p), jnp.square((p[1] - p[0]) / 2), slope_mean, slope_second, length_slope)
+    values = (
+        jnp.mean(p),
+        jnp.mean(p * p),
+        jnp.square((p[1] - p[0]) / 2),
+        slope_mean,
+        slope_second,
+        length_slope,
+    )
     eps = jnp.finfo(q.dtype).eps
     return Moments(*(Expectation(value, 4 * eps * jnp.abs(value)) for value in values))
 
@@ -228,21 +260,26 @@ def pair_expectation(
     *,
     one_minus_c: float | None = None,
 ) -> Expectation:
-    r"""Return $E f(u) g(v)$ for u, v normal with mean 0, variance q and correlation c, with its error, in float64.
+    r"""Return $E f(u) g(v)$ for u, v normal with mean 0, variance q and correlation c, and its error.
 
-    The panels of u are cut at the kinks of f, those of v given u at the kinks of g. Near c = 1 give `one_minus_c`
-    instead of `c`. Raises `ValueError` where q is not positive, c is outside [-1, 1], or the expectation is not finite.
+    The panels of u are cut at the kinks of f, those of v given u at the kinks of g. Near c = 1 give
+    `one_minus_c` instead of `c`. Raises `ValueError` where q is not positive, c is outside [-1, 1], or the
+    expectation is not finite.
 
     >>> value, error = pair_expectation("sign", "sign", 0.5)
     >>> bool(abs(value - 2 / np.pi * np.arcsin(0.5)) < 1e-12)
     True
     """
-    if (c is None) == (one_minus_c is None):
+    if one_minus_c is None and c is not None:
+        one_minus_c = 1 - c
+    elif one_minus_c is None or c is not None:
         raise ValueError("give the correlation as c or as one_minus_c, and not both")
-    return _pair(resolve(activation(f)), resolve(activation(g)), _gap(1 - c if c is not None else one_minus_c), q, False)
+    return _pair(resolve(activation(f)), resolve(activation(g)), _gap(one_minus_c), q, False)
 
 
-def separation(phi: "str | Activation | Callable[[Array], Array]", one_minus_c: float, q: float = 1.0) -> Expectation:
+def separation(
+    phi: "str | Activation | Callable[[Array], Array]", one_minus_c: float, q: float = 1.0
+) -> Expectation:
     r"""Return $\tfrac12 E(\phi(u) - \phi(v))^2 = E\phi(u)^2 - E\phi(u)\phi(v)$ from 1 - c, to all its digits.
 
     u and v are normal with mean 0, variance q and correlation c. Raises as `pair_expectation`.
@@ -272,8 +309,8 @@ def _pair(f: Activation, g: Activation, one_minus_c: float, q: float, difference
     def evaluate(z: np.ndarray) -> np.ndarray:
         padded = np.resize(z, -(-z.size // _PAIR_CHUNK) * _PAIR_CHUNK).reshape(-1, _PAIR_CHUNK)
         with jax.enable_x64(True), jax.ensure_compile_time_eval():
-            arguments = [jnp.asarray(a, jnp.float64) for a in (one_minus_c, q, inner)]
-            rows = [_compiled_inner(f, g, difference)(jnp.asarray(row), *arguments) for row in padded]
+            arguments = (np.float64(one_minus_c), np.float64(q), inner)
+            rows = [_compiled_inner(f, g, difference)(row, *arguments) for row in padded]
             return np.concatenate([np.asarray(row) for row in rows], axis=1)[:, : z.size]
 
     edges = np.asarray(_outer_edges(np, own_f / root, own_g / root, kinks_g / root, one_minus_c))
@@ -286,14 +323,14 @@ def _pair(f: Activation, g: Activation, one_minus_c: float, q: float, difference
     outer = grid.integral(value)
     tail = np.abs(grid.high * value).sum(1)
     if tail[(lo >= 7.5) | (hi <= -7.5)].sum() > 1e-10 * tail.sum():
-        raise NotFinite(f"the expectation over {f.name} and {g.name} at q = {q:g} has not decayed at 10 standard deviations")
-    # Rounding is independent from node to node, so the noise of the sum is far below the sum of the noise; taking
-    # the latter keeps the estimate an upper one.
+        raise NotFinite(f"the expectation over {f.name} and {g.name} at q = {q:g} has not decayed by z = 10")
+    # Rounding is independent from node to node, so the noise of the sum is far below the sum of the noise;
+    # taking the latter keeps the estimate an upper one.
     return Expectation(outer.value, outer.error + float((grid.high * (inner_error + noise)).sum()))
 
 
 def _outer_edges(np_: Any, own_f: Any, own_g: Any, kinks_g: Any, one_minus_c: Any) -> Any:
-    """Return the edges in z1: those of f, and those of g at v = c u, with the width to which the inner average blurs them."""
+    """Return the edges in z1: those of f, and those of g at v = c u with the width of their blur over z2."""
     c = 1 - one_minus_c
     s = np_.sqrt(one_minus_c * (2 - one_minus_c))
     c = np_.where(np_.abs(c) > 1e-3, c, 1.0)  # else g is blurred over all of the normal density
@@ -306,15 +343,19 @@ def _compiled_inner(f: Activation, g: Activation, difference: bool) -> Callable[
     return jax.jit(functools.partial(_inner, f, g, difference))
 
 
-def _inner(f: Activation, g: Activation, difference: bool, z1: Array, one_minus_c: Array, q: Array, own: Array) -> Array:
-    """Return the inner integrals over z2 at the outer nodes z1: value, error and rounding noise, (3, nodes)."""
+def _inner(
+    f: Activation, g: Activation, difference: bool, z1: Array, one_minus_c: Array, q: Array, own: Array
+) -> Array:
+    """Return the inner integrals over z2 at the outer nodes z1: value, error and rounding, (3, nodes)."""
     root, s = jnp.sqrt(q), jnp.sqrt(one_minus_c * (2 - one_minus_c))
     u = root * z1
 
     def at(z1: Array, u: Array) -> Array:
         # v = u - sqrt(q) (1 - c) z1 + sqrt(q) s z2: the difference from u keeps its digits near c = 1.
         edges = (own / root - (1 - one_minus_c) * z1) / jnp.where(s > 0, s, 1.0)
-        z2, low, high = _fixed_grid(jnp.concatenate([jnp.asarray(_PAIR_EDGES, q.dtype), edges]), _PAIR_EDGES[-1])
+        z2, low, high = _fixed_grid(
+            jnp.concatenate([jnp.asarray(_PAIR_EDGES, q.dtype), edges]), _PAIR_EDGES[-1]
+        )
         fu, gv = f(u), g(u + root * (s * z2 - one_minus_c * z1))
         values = jnp.square(fu - gv) / 2 if difference else fu * gv
         size = jnp.abs(fu - gv) * (jnp.abs(fu) + jnp.abs(gv)) if difference else jnp.abs(values)

@@ -1,0 +1,148 @@
+import json
+import math
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgain.activations import activation
+from jaxgain.propagation.config import GAIN_KINDS, STATISTICS, SweepConfig, read_gains
+from jaxgain.theory.gains import KINDS
+
+
+def test_the_contract_example_is_legal():
+    config = SweepConfig(activations=("tanh",), gains=(1.0, 5 / 3), width=1000, depth=100, seeds=16)
+    assert read_gains(config.gains) == ((1.0, 5 / 3), ())
+
+
+def test_the_kinds_of_gains_are_those_of_the_theory():
+    assert GAIN_KINDS == KINDS
+
+
+def test_the_default_grid_contains_one_and_five_thirds_exactly():
+    numbers, kinds = read_gains(SweepConfig().gains)
+    assert {0.5, 1.0, 5 / 3, 3.0} <= set(numbers)
+    assert len(numbers) == 16
+    assert kinds == GAIN_KINDS
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("5/3", 5 / 3),
+        ("sqrt(2)", math.sqrt(2)),
+        (" 1 ", 1.0),
+        (2, 2.0),
+        (np.float32(0.5), 0.5),
+        (0, 0.0),
+    ],
+)
+def test_a_gain_is_a_number_however_written(written, meant):
+    assert SweepConfig(gains=[written]).gains == (meant,)
+
+
+def test_a_range_has_both_ends_and_the_decimals_that_were_meant():
+    assert read_gains(["0.1:0.5:5"])[0] == (0.1, 0.2, 0.3, 0.4, 0.5)
+
+
+def test_numbers_ranges_and_kinds_are_gathered_without_repetition():
+    assert read_gains(["torch", 2, "1:2:2", "forward", "sqrt(4)"]) == ((1.0, 2.0), ("forward", "torch"))
+    assert read_gains(["named"]) == ((), GAIN_KINDS)
+
+
+def test_lists_arrays_and_lone_values_become_tuples():
+    config = SweepConfig(activations="tanh", gains=np.linspace(0, 1, 3), statistics=["std"])
+    assert (config.activations, config.gains, config.statistics) == (("tanh",), (0.0, 0.5, 1.0), ("std",))
+    assert SweepConfig(gains=1.5).gains == (1.5,)
+
+
+NOT_LEGAL = [
+    ({"gains": ["1", "nan"]}, ValueError, "gains must be finite and at least 0, got 'nan' at position 1"),
+    ({"gains": [float("nan")]}, ValueError, "finite and at least 0, got nan"),
+    ({"gains": [float("inf")]}, ValueError, "finite and at least 0, got inf"),
+    ({"gains": [-1]}, ValueError, "finite and at least 0, got -1"),
+    ({"gains": ["0:inf:3"]}, ValueError, "finite and at least 0"),
+    ({"gains": []}, ValueError, "gains must not be empty"),
+    ({"gains": [None]}, TypeError, "a gain must be a number or a string, got None"),
+    ({"gains": [True]}, TypeError, "a gain must be a number or a string, got True"),
+    ({"gains": ["forwrad"]}, ValueError, "did you mean 'forward'"),
+    ({"gains": ["5/0"]}, ValueError, "cannot read the gain '5/0'"),
+    ({"gains": ["1:2"]}, ValueError, "start:stop:count"),
+    ({"gains": ["1:2:1"]}, ValueError, "count of at least 2"),
+    ({"gains": ["2:1:3"]}, ValueError, "must rise"),
+    ({"width": 0}, ValueError, "width must be at least 1, got 0"),
+    ({"depth": 0}, ValueError, "depth must be at least 1, got 0"),
+    ({"seeds": 0}, ValueError, "seeds must be at least 1, got 0"),
+    ({"seeds": True}, TypeError, "seeds must be a whole number, got True"),
+    ({"width": 10.0}, TypeError, "width must be a whole number, got 10.0"),
+    ({"seed": -1}, ValueError, "seed must be at least 0"),
+    ({"seed": 2**32}, ValueError, "larger ones repeat smaller ones"),
+    ({"activations": ()}, ValueError, "activations must not be empty"),
+    ({"activations": ["tahn"]}, ValueError, "tanh"),
+    ({"activations": [3]}, TypeError, "an activation must be a name or an elementwise callable"),
+    ({"activations": ["tanh", "tanh"]}, ValueError, "activations must differ"),
+    ({"weights": "dens"}, ValueError, "did you mean 'dense'"),
+    ({"cotangent": "none"}, ValueError, "unknown cotangent 'none'"),
+    ({"distribution": "uniform"}, ValueError, "unknown distribution"),
+    ({"block": "residual"}, ValueError, "unknown block"),
+    ({"statistics": ["stdd"]}, ValueError, "did you mean 'std'"),
+    ({"sigma_b": -0.1}, ValueError, "sigma_b must be finite and at least 0"),
+    ({"sigma_b": float("nan")}, ValueError, "sigma_b must be finite"),
+    ({"sigma_b": "0.1"}, TypeError, "sigma_b must be a number"),
+    ({"input_scale": 0.0}, ValueError, "input_scale must be finite and positive"),
+    ({"input_correlation": 1.5}, ValueError, "between -1 and 1"),
+    ({"input_correlation": 0.5, "inputs": 1}, ValueError, "set inputs=2"),
+    ({"input_correlation": 0.5, "width": 1}, ValueError, "width 1"),
+    ({"keep_inputs": 1}, TypeError, "keep_inputs must be True or False"),
+    ({"memory": 0}, ValueError, "memory must be finite and positive, in GiB"),
+]
+
+
+@pytest.mark.parametrize(("settings", "error", "sentence"), NOT_LEGAL, ids=[str(case[0]) for case in NOT_LEGAL])
+def test_bad_input_is_one_sentence_with_what_came(settings, error, sentence):
+    with pytest.raises(error) as raised:
+        SweepConfig(**settings)
+    assert sentence in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_json_holds_every_setting_and_the_same_settings_give_the_same_json():
+    config = SweepConfig(gains=("5/3", "forward"))
+    fields = json.loads(config.to_json())
+    assert SweepConfig(**fields) == config
+    assert fields["statistics"] == list(STATISTICS)
+    assert config.to_json() == SweepConfig(gains=[5 / 3, "forward"]).to_json()
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"gains": ["5/3"]}, {"record_every": 2}, {"sigma_b": 0.1}])
+def test_the_hash_changes_with_every_setting_that_changes_a_result(change):
+    assert SweepConfig(**change).hash() != SweepConfig().hash()
+
+
+def test_the_hash_does_not_depend_on_memory():
+    assert SweepConfig(memory=1.0).hash() == SweepConfig().hash()
+
+
+def test_activations_are_labelled_by_the_name_they_were_given():
+    config = SweepConfig(activations=("swish", activation("tanh(2x)")))
+    assert config.activation_names() == ("swish", "tanh(2x)")
+
+
+def test_callables_are_labelled_by_what_they_compute():
+    one, same, other = (
+        SweepConfig(activations=[phi]).activation_names()[0]
+        for phi in (lambda x: jnp.tanh(3 * x), lambda x: jnp.tanh(3 * x), lambda x: jnp.tanh(2 * x))
+    )
+    assert one == same != other
+    assert one.startswith("<lambda>-")
+
+
+def test_the_label_of_a_callable_is_the_same_in_another_process():
+    program = (
+        "import jax; from jaxgain.propagation.config import SweepConfig; "
+        "print(SweepConfig(activations=[lambda x: jax.nn.relu(x) + jax.nn.selu(x)]).hash())"
+    )
+    runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, text=True) for _ in range(2)]
+    assert runs[0].stdout == runs[1].stdout != ""
