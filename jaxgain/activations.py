@@ -195,11 +195,7 @@ def _build(name: str, parameters: tuple[float, ...] = (), input_scale: float = 1
     if formula.positive and any(parameter <= 0 for parameter in parameters):
         raise ValueError(f"the parameter of {name} must be positive, got {parameters[0]!r}")
     parameters = parameters or formula.defaults
-    shown = [
-        f"{p:.17g}" if float(f"{p:g}") != p else f"{p:g}"
-        for p in parameters
-        if parameters != formula.defaults
-    ]
+    shown = [f"{p:.17g}" if float(f"{p:g}") != p else f"{p:g}" for p in parameters if parameters != formula.defaults]
     if input_scale != 1.0:
         scale = f"{input_scale:g}" if float(f"{input_scale:g}") == input_scale else repr(input_scale)
         shown.append("-x" if scale == "-1" else f"{scale}x")
@@ -243,12 +239,9 @@ def activation(phi: "str | Activation | Callable[[Array], Array]") -> Activation
         except TypeError as error:
             if "unhashable" not in str(error):
                 raise
-            # A partial is hashed by identity, so the same wrapper stands for it in every cache of this
-            # process.
+            # A partial is hashed by identity, whatever it wraps; no cache then knows it from one call to the next.
             return _check(functools.partial(phi))
-    raise TypeError(
-        f"an activation is a name, an Activation or an elementwise jax.numpy callable, got {phi!r}"
-    )
+    raise TypeError(f"an activation is a name, an Activation or an elementwise jax.numpy callable, got {phi!r}")
 
 
 @functools.lru_cache(maxsize=512)
@@ -303,9 +296,7 @@ def _check(function: Callable[..., Any]) -> Activation:
             got = f"shape {y.shape}" if isinstance(y, jax.Array) else f"a {type(y).__name__}"
             raise TypeError(f"an activation must keep its input's shape {x.shape}, but {name} returned {got}")
         if not jnp.issubdtype(y.dtype, jnp.floating):
-            raise TypeError(
-                f"an activation must return floating point, but {name} returned {y.dtype}; cast it"
-            )
+            raise TypeError(f"an activation must return floating point, but {name} returned {y.dtype}; cast it")
         elsewhere = _call(function, name, x.at[0].set(-37.0))
         backwards, square = _call(function, name, x[::-1]), _call(function, name, x.reshape(2, 3))
         if not (_close(elsewhere[1:], y[1:]) and _close(backwards[::-1], y) and _close(square.ravel(), y)):

@@ -85,9 +85,7 @@ def _multiple_of_x(text: str, whole: str) -> float:
     one, two, far = (_evaluate(product, {"x": x}) for x in (1.0, 2.0, 1024.0))
     # Proportional to x: three points decide it, up to rounding.
     if one == 0 or not (math.isclose(two, 2 * one) and math.isclose(far, 1024 * one)):
-        raise ValueError(
-            f"the input in {whole!r} must be a multiple of x, such as 2x or 2x/3, got {text.strip()!r}"
-        )
+        raise ValueError(f"the input in {whole!r} must be a multiple of x, such as 2x or 2x/3, got {text.strip()!r}")
     return one
 
 

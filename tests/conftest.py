@@ -45,9 +45,7 @@ def exponential_sweep():
     return _exponential_sweep
 
 
-def _exponential_sweep(
-    *, std_rate=0.0, gradient_rate=0.0, jitter=0.0, seeds=4, depth=50, gains=(1.0, 1.5, 2.0)
-):
+def _exponential_sweep(*, std_rate=0.0, gradient_rate=0.0, jitter=0.0, seeds=4, depth=50, gains=(1.0, 1.5, 2.0)):
     """Dataset of tanh and relu, 50 layers: std e^(std_rate l), gradient e^(gradient_rate (50 - l)), c = 0.5.
 
     The seeds' gradient rates differ by `jitter` times -1.5, -0.5, 0.5, 1.5 and so on. The first gain is

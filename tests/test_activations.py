@@ -34,9 +34,7 @@ FORMULAS = {
     "prelu": lambda x: x if x > 0 else x / 4,
     "elu": elu,
     "celu": elu,
-    "selu": lambda x: (
-        mp.mpf("1.0507009873554804934193349852946") * elu(x, mp.mpf("1.6732632423543772848170429916717"))
-    ),
+    "selu": lambda x: mp.mpf("1.0507009873554804934193349852946") * elu(x, mp.mpf("1.6732632423543772848170429916717")),
     "gelu": lambda x: x * mp.erfc(-x / mp.sqrt(2)) / 2,
     "gelu_tanh": lambda x: x / 2 * (1 + mp.tanh(mp.sqrt(2 / mp.pi) * (x + mp.mpf("0.044715") * x**3))),
     "quick_gelu": lambda x: x * sigma(mp.mpf("1.702") * x),
@@ -87,9 +85,7 @@ def test_values_and_slopes_are_those_of_the_definition(name):
         got, got_slopes = value_and_slope(ACTIVATIONS[name], jnp.asarray(POINTS, jnp.float64))
     np.testing.assert_allclose(got, values, rtol=1e-14, atol=1e-14)
     # A slope that is a difference of terms as large as phi/x is known to the rounding of those.
-    np.testing.assert_allclose(
-        got_slopes, slopes, rtol=4e-12 if name in ("sin", "cos", "snake") else 1e-13, atol=1e-14
-    )
+    np.testing.assert_allclose(got_slopes, slopes, rtol=4e-12 if name in ("sin", "cos", "snake") else 1e-13, atol=1e-14)
     got = ACTIVATIONS[name](jnp.asarray(POINTS, jnp.float32))
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, values, rtol=2e-5, atol=2e-3 if name in ("sin", "cos", "snake") else 2e-6)
@@ -164,9 +160,7 @@ def test_activations_are_equal_by_value_and_hash_alike():
     assert activation(activation(a).name) == a
 
 
-@pytest.mark.parametrize(
-    "name", ["tanh(2x)", "tanh(0.6666666666666666x)", "elu(2)", "leaky_relu(0.2, 2x)", "relu(-x)"]
-)
+@pytest.mark.parametrize("name", ["tanh(2x)", "tanh(0.6666666666666666x)", "elu(2)", "leaky_relu(0.2, 2x)", "relu(-x)"])
 def test_the_name_finds_the_activation_again(name):
     assert activation(name).name == name
     assert repr(activation(name)) == f"Activation({name})"

@@ -86,8 +86,6 @@ def test_a_call_that_cannot_be_read_is_one_value_error(text):
 
 
 def test_names_are_known_without_importing_numpy_or_jax():
-    code = (
-        "import sys, jaxgain.activations as a; a.activation('gelu'); print({'jax', 'numpy'} & {*sys.modules})"
-    )
+    code = "import sys, jaxgain.activations as a; a.activation('gelu'); print({'jax', 'numpy'} & {*sys.modules})"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"

@@ -21,9 +21,7 @@ FLOORS = (  # a file imports only from its own floor or from those before it
     "figures",
     "cli",
 )
-FILES = sorted(
-    path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or not path.name.startswith("__")
-)
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or not path.name.startswith("__"))
 
 
 def floor_of(path: Path) -> str:
@@ -56,11 +54,7 @@ def test_a_file_imports_only_from_floors_at_or_above_its_own(path):
 def test_the_package_itself_is_imported_for_its_version_only():
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
-            if (
-                isinstance(node, ast.Attribute)
-                and isinstance(node.value, ast.Name)
-                and node.value.id == "jaxgain"
-            ):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "jaxgain":
                 assert node.attr == "__version__", f"{path}: jaxgain.{node.attr}"
 
 

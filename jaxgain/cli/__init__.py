@@ -31,9 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from jaxgain.cli.arguments import refuse
 
         close = difflib.get_close_matches(first, COMMANDS, n=1)
-        refuse(
-            f"unknown command {first!r}{f'; did you mean {close[0]!r}?' if close else '.'} See jaxgain --help"
-        )
+        refuse(f"unknown command {first!r}{f'; did you mean {close[0]!r}?' if close else '.'} See jaxgain --help")
 
 
 def _help() -> str:

@@ -36,9 +36,7 @@ def parse(kind: type[Arguments], words: Sequence[str], *, command: str, about: s
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
-                kind, prog=f"jaxgain {command}", description=about, args=list(words), registry=_REGISTRY
-            )
+            return tyro.cli(kind, prog=f"jaxgain {command}", description=about, args=list(words), registry=_REGISTRY)
     except SystemExit as stop:
         if stop.code:
             refuse(f"{one_line(complaint.getvalue())}. See jaxgain {command} --help")

@@ -26,9 +26,7 @@ class Draw:
 
 def run(words: Sequence[str]) -> None:
     """Run the subcommand."""
-    arguments = parse(
-        Draw, words, command="draw", about="Draw the figure of a saved dataset, computing nothing anew."
-    )
+    arguments = parse(Draw, words, command="draw", about="Draw the figure of a saved dataset, computing nothing anew.")
     out = arguments.out or arguments.dataset.with_suffix(".png")
     if out.suffix not in FORMATS:
         refuse(f"--out must end in {', '.join(FORMATS)}, got {out}")
@@ -36,9 +34,7 @@ def run(words: Sequence[str]) -> None:
         dataset = load_dataset(arguments.dataset)
         output_folder(out.parent)
     if "gain_name" not in dataset.coords or "config" not in dataset.attrs:
-        refuse(
-            f"{arguments.dataset} is not a sweep of jaxgain; give the file sweep.nc that jaxgain sweep wrote"
-        )
+        refuse(f"{arguments.dataset} is not a sweep of jaxgain; give the file sweep.nc that jaxgain sweep wrote")
     from matplotlib.figure import Figure
 
     from jaxgain.figures.sweep import draw_sweep

@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jaxgain.propagation.summary import gains_to_show, summarize
+from jaxgain.propagation.summary import gains_to_show, missing_bias, summarize
 
 COLUMNS = 100
 MISSING = "–"
@@ -47,6 +47,9 @@ def sweep_tables(dataset: xarray.Dataset, *, all_gains: bool = False) -> Iterato
         yield Text(str(activation), style="bold")
         yield table
     yield Text(_legend(middle, last, dataset.sizes["seed"]), style="dim")
+    if missing := missing_bias(dataset):
+        needed = ", ".join(f"{activation} {sigma_b:.4f}" for activation, sigma_b in missing.items())
+        yield Text(f"*           critical only with its sigma_b, which this sweep did not have: {needed}", style="dim")
 
 
 def _sweep_columns(middle: int, last: int, *, header: bool) -> Table:
@@ -138,9 +141,7 @@ def _sweep_row(gain: float, name: str, one: xarray.Dataset) -> list[str | Text]:
         with_error(value["std_end"], value["std_end_error"]),
         with_error(growth, growth * value["log_growth_error"]),
         _efold(value["log_growth"], value["log_growth_error"]),
-        MISSING
-        if math.isnan(value["correlation_end"])
-        else f"{round(value['correlation_end'], 3) + 0.0:.3f}",
+        MISSING if math.isnan(value["correlation_end"]) else f"{round(value['correlation_end'], 3) + 0.0:.3f}",
         *(_worded(str(one[word].values)) for word in ("signal", "gradient")),
     ]
 

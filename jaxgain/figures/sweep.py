@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from jaxgain.propagation.summary import complete, gains_to_show, mean_and_error, summarize
+from jaxgain.propagation.summary import complete, gains_to_show, mean_and_error, missing_bias, summarize
 
 DECADES = {"std": 3.0, "gradient": 8.0}  # where the maps' colours end, and the lines' panels at most
 MOST_LINES = 8
@@ -78,7 +78,7 @@ def draw_sweep(figure: Figure, dataset: xarray.Dataset) -> None:
             axis.tick_params(labelbottom=False)
         axes[-1].set_xlabel("layer" if column != "list" else "", labelpad=2)
     _head(figure, panels, json.loads(dataset.attrs["config"]))
-    _foot(figure)
+    _foot(figure, missing_bias(dataset))
 
 
 def in_decades(dataset: xarray.Dataset) -> xarray.Dataset:
@@ -89,9 +89,7 @@ def in_decades(dataset: xarray.Dataset) -> xarray.Dataset:
     """
     over = complete(dataset)
     std, std_error = mean_and_error(over["std"])
-    gradient, gradient_error = mean_and_error(
-        over["log_grad_rms"] - over["log_grad_rms"].isel(layer=-1, drop=True)
-    )
+    gradient, gradient_error = mean_and_error(over["log_grad_rms"] - over["log_grad_rms"].isel(layer=-1, drop=True))
     with np.errstate(divide="ignore", invalid="ignore"):
         powers = {
             "std": np.log10(std),
@@ -149,19 +147,13 @@ def mark_gains(axes: Axes, gains: list[float], colours: np.ndarray, *, label: bo
     """Mark gains at a map's right edge, and write their values beside it, moved apart where they'd touch."""
     across = axes.get_yaxis_transform()
     for gain, colour in zip(gains, colours, strict=True):
-        axes.plot(
-            [0.975, 1], [gain, gain], color=colour, linewidth=2.5, transform=across, solid_capstyle="butt"
-        )
+        axes.plot([0.975, 1], [gain, gain], color=colour, linewidth=2.5, transform=across, solid_capstyle="butt")
     if not label:
         return
     heights = (axes.transScale + axes.transLimits).transform([(0, gain) for gain in gains])[:, 1]
     for gain, colour, low, height in zip(gains, colours, heights, spread(heights, gap=0.115), strict=True):
-        axes.plot(
-            [1.0, 1.07], [low, height], color=colour, linewidth=1, transform=axes.transAxes, clip_on=False
-        )
-        axes.text(
-            1.09, height, _number(gain), color=colour, fontsize=8, va="center", transform=axes.transAxes
-        )
+        axes.plot([1.0, 1.07], [low, height], color=colour, linewidth=1, transform=axes.transAxes, clip_on=False)
+        axes.text(1.09, height, _number(gain), color=colour, fontsize=8, va="center", transform=axes.transAxes)
 
 
 def draw_verdicts(
@@ -177,9 +169,7 @@ def draw_verdicts(
         inks = [colour, "black", *(_INK.get(word, "black") for word in words)]
         for x, text, ink in zip(_CELLS.values(), cells, inks, strict=True):
             weight = "bold" if text is cells[0] else "normal"
-            axes.text(
-                x, 0.77 - 0.11 * line, text, color=ink, weight=weight, fontsize=8.5, transform=axes.transAxes
-            )
+            axes.text(x, 0.77 - 0.11 * line, text, color=ink, weight=weight, fontsize=8.5, transform=axes.transAxes)
 
 
 def spread(heights: np.ndarray, *, gap: float) -> np.ndarray:
@@ -227,9 +217,7 @@ def _edges(centres: np.ndarray) -> np.ndarray:
     if len(centres) == 1:
         return np.array([centres[0] - 0.5, centres[0] + 0.5])
     between = (centres[1:] + centres[:-1]) / 2
-    return np.concatenate(
-        [[1.5 * centres[0] - 0.5 * centres[1]], between, [1.5 * centres[-1] - 0.5 * centres[-2]]]
-    )
+    return np.concatenate([[1.5 * centres[0] - 0.5 * centres[1]], between, [1.5 * centres[-1] - 0.5 * centres[-2]]])
 
 
 def _round_gains(gains: np.ndarray) -> list[float]:
@@ -277,7 +265,7 @@ def _head(figure: Figure, panels: dict[str, list[Axes]], settings: dict[str, Any
         panels["list"][0].text(x, 1.13, cell, fontsize=9, color=_PALE, transform=panels["list"][0].transAxes)
 
 
-def _foot(figure: Figure) -> None:
+def _foot(figure: Figure, missing: dict[str, float]) -> None:
     """Colour bars below the columns they explain, and what the words of the list mean."""
     height = figure.get_figheight()
     for column, name in (("std map", "std"), ("gradient map", "gradient")):
@@ -290,11 +278,12 @@ def _foot(figure: Figure) -> None:
         bar.ax.tick_params(labelsize=8, length=2)
         bar.set_label("vanishes   |   explodes", fontsize=9)
     lost = [Patch(color=_LOST, label="no finite value in float32")]
-    figure.legend(
-        handles=lost, loc="lower center", bbox_to_anchor=(0.552, 0.3 / height), fontsize=9, frameon=False
-    )
+    figure.legend(handles=lost, loc="lower center", bbox_to_anchor=(0.552, 0.3 / height), fontsize=9, frameon=False)
     words = (
         "survives: within a factor 10 over the depth   vanishes, explodes: beyond it\n"
         "saturates: most neurons where phi is flat   merges: all inputs give one output"
     )
+    if missing:
+        needed = ", ".join(f"{activation} {sigma_b:.3f}" for activation, sigma_b in missing.items())
+        words += f"\n*critical only with its bias std, absent here: {needed}"
     figure.text(0.02, 0.45 / height, words, fontsize=9, color=_PALE, va="center")

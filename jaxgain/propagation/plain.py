@@ -23,8 +23,9 @@ from jaxgain.propagation.rows import (
     combine_lower,
     factor,
     factor_array,
+    inner_products,
+    kept,
     norm,
-    projections,
     reciprocal,
     small_product,
     unit_size,
@@ -112,13 +113,13 @@ def propagate_plain(
         rows, slopes = _arrive(value_and_slope, before.forward, noise.forward, signals)
         last = layer == depth
         fresh = [jnp.where(last, u, e) for u, e in zip(cotangents, noise.reverse, strict=True)]
-        gradients = _return(returning, after, rows, fresh, noise.bias, last)
+        gradients = kept(_return(returning, after, rows, fresh, noise.bias, last))
         record = observe_gradients(gradients, returning.log_scale)
         deltas, peak = unit_size([slope * g for slope, g in zip(slopes, gradients, strict=True)])
         delta = factor(deltas, careful=signals)
         log_scale = returning.log_scale + jnp.log(peak)
         record["log_weight_grad_rms"] = log_weight_gradient(delta, log_scale, before.log_rms, before.overlap)
-        sent = Returning(projections(deltas, noise.forward), delta.lower, log_scale + jnp.log(sigma_w))
+        sent = Returning(inner_products(deltas, noise.forward), delta.lower, log_scale + jnp.log(sigma_w))
         return jax.tree.map(partial(jnp.where, layer > depth), returning, sent), record
 
     before = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b[:-1]]), start, triangles)
@@ -171,7 +172,7 @@ def _leave(
 def _return(returning: Returning, triangle: Triangle, rows: Rows, fresh: Rows, bias: Array, last: Array | bool) -> Rows:
     """The B cotangents of the layer whose rows are given; those of the last layer are `fresh` itself."""
     scaled = [row * unit for row, unit in zip(rows, triangle.unit, strict=True)]
-    seen = small_product(projections(scaled, fresh).T, triangle.basis.T)
+    seen = small_product(inner_products(fresh, scaled), triangle.basis.T)
     seen = seen + bias[:, None] * triangle.column[None, :] / rows[0].shape[0] ** 0.5
     along = small_product(returning.onto_forward - small_product(returning.lower, seen), triangle.basis)
     beside = combine_lower(returning.lower, fresh)

@@ -64,13 +64,16 @@ def small_product(a: Array, b: Array) -> Array:
     return jnp.sum(a[:, :, None] * b[None, :, :], axis=1)
 
 
-def projections(rows: Rows, noise: Rows) -> Array:
-    """Means over the neurons of every pair of I rows and J rows of noise -> (I, J).
+def inner_products(a: Rows, b: Rows) -> Array:
+    """Means over the neurons of every pair of rows, I and J of them -> (I, J)."""
+    if len(a) * len(b) <= UNROLLED**2:
+        return jnp.stack([jnp.stack([mean(x * y) for y in b]) for x in a])
+    return product(jnp.stack(a), jnp.stack(b).T) / a[0].shape[0]
 
-    A sweep does not batch the noise, so this is one matrix product for all gains.
-    """
-    columns = jnp.stack(noise).T / noise[0].shape[0]
-    return jnp.stack([product(row, columns) for row in rows])
+
+def kept(rows: Rows) -> Rows:
+    """The same rows, computed once and kept: XLA would compute cheap ones again inside everything that reads them."""
+    return list(lax.optimization_barrier(tuple(rows)))
 
 
 def combine(coefficients: Array, rows: Rows) -> Rows:

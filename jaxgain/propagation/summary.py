@@ -142,6 +142,8 @@ def gains_to_show(dataset: xarray.Dataset, activation: str, *, all_gains: bool =
     """
     given = [gain for gain in json.loads(dataset.attrs["config"])["gains"] if not isinstance(gain, str)]
     names = dict(zip(dataset["gain"].values, dataset["gain_name"].sel(activation=activation).values, strict=True))
+    if activation in missing_bias(dataset):
+        names = {gain: name.replace("critical", "critical*") for gain, name in names.items()}
     shown = {gain: name for gain, name in names.items() if name or gain in given}
     merged: dict[float, str] = {}
     for gain, name in (names if all_gains or not shown else shown).items():
@@ -151,6 +153,22 @@ def gains_to_show(dataset: xarray.Dataset, activation: str, *, all_gains: bool =
         else:
             merged[last] = ", ".join(each for each in (merged[last], str(name)) if each)
     return merged
+
+
+def missing_bias(dataset: xarray.Dataset) -> dict[str, float]:
+    """Return the sigma_b, by activation, that a critical gain needs beside it and that this sweep did not have.
+
+    >>> coords = {"activation": ["gelu", "relu"], "gain": [1.4], "critical_sigma_b": ("activation", [0.4158, 0.0])}
+    >>> coords["gain_name"] = (("activation", "gain"), [["critical"], ["critical"]])
+    >>> missing_bias(xarray.Dataset(coords=coords, attrs={"config": '{"sigma_b": 0.0}'}))
+    {'gelu': 0.4158}
+    """
+    if "critical_sigma_b" not in dataset.coords:
+        return {}
+    given = json.loads(dataset.attrs["config"])["sigma_b"]
+    named = ["critical" in ", ".join(names) for names in dataset["gain_name"].values.tolist()]
+    needed = zip(dataset["activation"].values, dataset["critical_sigma_b"].values, named, strict=True)
+    return {str(name): float(sigma_b) for name, sigma_b, is_named in needed if is_named and abs(sigma_b - given) > 1e-3}
 
 
 def complete(dataset: xarray.Dataset) -> xarray.Dataset:

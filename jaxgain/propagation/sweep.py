@@ -4,10 +4,11 @@ One compiled program serves every activation, gain and seed: gains are a batch a
 activations are branches of one program, seeds are spread over the devices and run one after the other on each.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ import jaxgain
 from jaxgain.activations import Activation, activation
 from jaxgain.propagation.config import SweepConfig, read_gains
 from jaxgain.propagation.network import record_network, steepest_slope, value_and_slope
+from jaxgain.theory.critical import critical_init
 from jaxgain.theory.gains import named_gains
 
 Progress = Callable[[int, int, str], None]
@@ -49,13 +51,6 @@ LONG_NAMES = {
 }
 
 
-class Program(NamedTuple):
-    """A compiled sweep of one chunk of seeds, `run(keys, gains, sigma_b, activation index)`."""
-
-    run: Callable[..., dict[str, jax.Array]]
-    compile_seconds: float
-
-
 def sweep(config: SweepConfig, progress: Progress | None = None) -> xr.Dataset:
     """Propagate random networks over every activation, gain and seed of the config.
 
@@ -77,21 +72,22 @@ def sweep(config: SweepConfig, progress: Progress | None = None) -> xr.Dataset:
     >>> dict(dataset.std.sizes)
     {'activation': 1, 'gain': 2, 'seed': 4, 'layer': 21}
     """
-    started = time.perf_counter()
     phis = tuple(activation(phi) for phi in config.activations)
     gains, gain_names = resolve_gains(phis, config.gains)
     devices = tuple(jax.local_devices())
     chunk = len(devices) * min(SEEDS_AT_ONCE, max(2, -(-config.seeds // len(devices))))
     _check_memory(config, len(gains), chunk, len(devices))
     with jax.enable_x64(False):
+        started = time.perf_counter()
         program = _program(phis, len(gains), chunk, devices, _settings(config))
+        compiled = time.perf_counter()
         keys = _seed_keys(config.seed, config.seeds, chunk)
         results: dict[str, np.ndarray] = {}
         total = len(phis) * config.seeds
         for a, phi in enumerate(phis):
             for start in range(0, config.seeds, chunk):
                 stop = min(start + chunk, config.seeds)
-                record = program.run(keys[start : start + chunk], gains.astype(np.float32), config.sigma_b, a)
+                record = program(keys[start : start + chunk], gains.astype(np.float32), config.sigma_b, a)
                 for name, x in record.items():
                     x = np.asarray(x)[: stop - start].swapaxes(0, 1)
                     if name not in results:
@@ -99,13 +95,12 @@ def sweep(config: SweepConfig, progress: Progress | None = None) -> xr.Dataset:
                     results[name][a, :, start:stop] = x
                 if progress:
                     progress(a * config.seeds + stop, total, phi.name)
-    dataset = _dataset(config, gains, gain_names, results)
-    seconds = time.perf_counter() - started
-    return dataset.assign_attrs(
+    finished = time.perf_counter()
+    return _dataset(config, phis, gains, gain_names, results).assign_attrs(
         devices=f"{len(devices)} × {devices[0].device_kind}",
         key_implementation=str(jax.random.key_impl(keys)),
-        compile_seconds=program.compile_seconds,
-        run_seconds=seconds,
+        compile_seconds=compiled - started,
+        run_seconds=finished - compiled,
     )
 
 
@@ -145,9 +140,11 @@ def _settings(config: SweepConfig) -> tuple[tuple[str, Any], ...]:
 @lru_cache(maxsize=16)
 def _program(
     phis: tuple[Activation, ...], gains: int, chunk: int, devices: tuple[Any, ...], settings: tuple
-) -> Program:
-    """Compile a sweep once for all values of keys, gains and biases; the result outlives the call of `sweep`."""
-    started = time.perf_counter()
+) -> Callable[..., dict[str, jax.Array]]:
+    """Compile a sweep of one chunk of seeds, `program(keys, gains, sigma_b, index of the activation)`.
+
+    Once for all values of these; the program outlives the call of `sweep`.
+    """
     options = dict(settings)
     bias = options.pop("bias")
     branches = [partial(value_and_slope, phi) for phi in phis]
@@ -177,7 +174,7 @@ def _program(
     def run(keys, gains, sigma_b, index):
         return compiled(keys, jnp.asarray(gains), jnp.float32(sigma_b), jnp.int32(index))
 
-    return Program(run, time.perf_counter() - started)
+    return run
 
 
 def _seed_keys(seed: int, seeds: int, chunk: int) -> jax.Array:
@@ -205,7 +202,11 @@ def _check_memory(config: SweepConfig, gains: int, chunk: int, devices: int) -> 
 
 
 def _dataset(
-    config: SweepConfig, gains: np.ndarray, gain_names: np.ndarray, results: dict[str, np.ndarray]
+    config: SweepConfig,
+    phis: Sequence[Activation],
+    gains: np.ndarray,
+    gain_names: np.ndarray,
+    results: dict[str, np.ndarray],
 ) -> xr.Dataset:
     """Label the results; squares of what float32 holds are taken in float64, where they cannot underflow."""
     for moment, rms in (("q", "rms_z"), ("second_moment", "rms_h")):
@@ -224,6 +225,11 @@ def _dataset(
             "gain": ("gain", gains, {"long_name": "gain σ_w: standard deviation of a weight times √fan_in"}),
             "seed": np.arange(config.seeds),
             "layer": ("layer", np.arange(0, config.depth + 1, config.record_every), {"long_name": "layer"}),
+            "critical_sigma_b": (
+                "activation",
+                [_critical_sigma_b(phi) for phi in phis],
+                {"long_name": "σ_b of the critical initialization, NaN if there is none"},
+            ),
             "gain_name": (
                 ("activation", "gain"),
                 gain_names,
@@ -238,3 +244,8 @@ def _dataset(
             "jaxlib": jaxlib.version.__version__,
         },
     )
+
+
+def _critical_sigma_b(phi: Activation) -> float:
+    critical = critical_init(phi)
+    return math.nan if critical.kind == "none" or critical.init is None else float(critical.init.sigma_b)

@@ -12,14 +12,16 @@ if TYPE_CHECKING:
 
 
 def output_folder(folder: str | Path) -> Path:
-    """Make `folder` where it is missing, and prove that a file can be written in it.
+    """Prove that files can be written in `folder`, or that it can be made; make nothing yet.
 
     Raises `ValueError` with the reason where it cannot: better before a long run than after it.
     """
     folder = Path(folder)
+    standing = folder
+    while not standing.exists() and standing != standing.parent:
+        standing = standing.parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = _beside(folder / "probe")
+        probe = _beside(standing / "probe")
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
@@ -41,6 +43,7 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
     """
     path = Path(path)
     temporary = _beside(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         write(temporary)
         _flush(temporary)

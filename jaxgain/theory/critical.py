@@ -150,9 +150,7 @@ class _Edge(NamedTuple):
 
     def init(self) -> Init:
         # A bias within rounding of 0 is the end of the edge, where it was solved for.
-        return Init(
-            self.sigma_w.value, math.sqrt(self.q * self.bias.value) if self.bias.value > 1e-9 else 0.0
-        )
+        return Init(self.sigma_w.value, math.sqrt(self.q * self.bias.value) if self.bias.value > 1e-9 else 0.0)
 
 
 def _edge(phi: Activation, q: float) -> _Edge:

@@ -112,13 +112,12 @@ def _gain(phi: Activation, kind: str, q: float) -> Expectation | str:
 def _inverse_root(phi: Activation, name: str, expectation: Expectation) -> Expectation:
     value, error = expectation
     if math.isinf(value):
-        raise NoSuchGain(f"{phi.name} jumps, so {name} is infinite")
+        jumps = "jumps" if phi.jumps else "jumps, or is too steep to tell"
+        raise NoSuchGain(f"{phi.name} {jumps}: {name} is infinite")
     if error > 1e-6 * value or value <= 0:
         zero = value <= error
         raise NoSuchGain(
-            f"{name} of {phi.name} is 0"
-            if zero
-            else f"{name} of {phi.name} does not converge; it may be infinite"
+            f"{name} of {phi.name} is 0" if zero else f"{name} of {phi.name} does not converge; it may be infinite"
         )
     return Expectation(value**-0.5, 0.5 * error * value**-1.5 + 2e-16 * value**-0.5)
 

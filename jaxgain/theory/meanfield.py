@@ -48,9 +48,7 @@ class Init:
             except (TypeError, ValueError):
                 raise TypeError(f"{name} must be a number or an array of numbers, got {value!r}") from None
             if not (np.isfinite(numbers).all() and (numbers >= 0).all()):
-                raise ValueError(
-                    f"{name} must be finite and not negative, got {value!r}; it is a standard deviation"
-                )
+                raise ValueError(f"{name} must be finite and not negative, got {value!r}; it is a standard deviation")
 
 
 def _unflatten(_: None, leaves: Any) -> Init:
@@ -132,9 +130,7 @@ def correlation_map(phi: "str | Activation | Callable[..., Any]", init: Init, c:
     return 1 - decorrelation_map(phi, init, 1 - c, q)
 
 
-def decorrelation_map(
-    phi: "str | Activation | Callable[..., Any]", init: Init, one_minus_c: Any, q: Any
-) -> Any:
+def decorrelation_map(phi: "str | Activation | Callable[..., Any]", init: Init, one_minus_c: Any, q: Any) -> Any:
     r"""Return the next layer's 1 - c' from 1 - c, for two inputs of length q.
 
     $\sigma_w^2 E(\phi(u) - \phi(v))^2/(2 q')$, which is 1 minus `correlation_map` without the subtraction:

@@ -21,6 +21,21 @@ _NODES = np.concatenate([_x_low, _x_high])
 WEIGHTS_LOW = np.concatenate([_w_low, np.zeros(_HIGH)])
 WEIGHTS_HIGH = np.concatenate([np.zeros(_LOW), _w_high])
 
+
+def _antiderivative(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Return the matrix from values at the nodes `x` to integrals from -1 to each node, exact for polynomials."""
+    p = np.polynomial.legendre.legvander(x, x.size)
+    integrals = (p[:, 1:] - np.concatenate([-np.ones((x.size, 1)), p[:, :-2]], axis=1)) / 2
+    return integrals @ (p[:, :-1] * w[:, None]).T
+
+
+_INTEGRALS = np.block(
+    [
+        [_antiderivative(_x_low, _w_low), np.zeros((_LOW, _HIGH))],
+        [np.zeros((_HIGH, _LOW)), _antiderivative(_x_high, _w_high)],
+    ]
+)
+
 # The activation's own panels cover |x| <= 1024: ten standard deviations at q = 1e4.
 _X_EDGES = 2.0 ** np.arange(11)
 
@@ -41,6 +56,7 @@ class Grid(NamedTuple):
     """Nodes of all panels with the weights of both rules, and the values of functions; (panels, 48) each."""
 
     z: np.ndarray
+    half: np.ndarray  # half widths, (panels, 1)
     low: np.ndarray
     high: np.ndarray
     values: np.ndarray  # (functions, panels, 48)
@@ -51,6 +67,21 @@ class Grid(NamedTuple):
         difference = np.abs((self.high - self.low) * integrand @ np.ones(integrand.shape[1])).sum()
         rounding = 4 * EPS * float((self.high * np.abs(integrand)).sum())
         return Expectation(high, float(difference) + rounding)
+
+
+def integrated(slope: np.ndarray, half: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Return the integral of `slope` from 0 to every node of consecutive panels that have an edge at 0.
+
+    So phi - phi(0) keeps its digits where phi is nearly constant, as cos is near 0.
+    """
+    inside = half * (slope @ _INTEGRALS.T)
+    across = half[:, 0] * (slope @ WEIGHTS_HIGH)
+    left = np.empty_like(across)
+    negative = z.mean(1) < 0
+    # Summed outwards from 0 on either side.
+    left[~negative] = np.cumsum(np.concatenate([[0.0], across[~negative][:-1]]))
+    left[negative] = -np.cumsum(across[negative][::-1])[::-1]
+    return left[:, None] + inside
 
 
 def nodes(lo: Any, hi: Any) -> tuple[Any, Any]:
@@ -83,7 +114,7 @@ def refine(
         z, half = nodes(lo, hi)
         values = evaluate(z.ravel()).reshape(-1, *z.shape)
         density = half * weight(z)
-        grid = Grid(z, density * WEIGHTS_LOW, density * WEIGHTS_HIGH, values)
+        grid = Grid(z, half, density * WEIGHTS_LOW, density * WEIGHTS_HIGH, values)
         f = integrands(z, values)
         size = (grid.high * np.abs(f)).sum(2)
         total = settled + size.sum(1)
@@ -97,7 +128,8 @@ def refine(
             rough[:] = False
         settled = settled + size[:, ~rough].sum(1)
         keep = ~rough
-        done.append((lo[keep], hi[keep], Grid(z[keep], grid.low[keep], grid.high[keep], values[:, keep])))
+        kept = Grid(z[keep], half[keep], grid.low[keep], grid.high[keep], values[:, keep])
+        done.append((lo[keep], hi[keep], kept))
         middle = (lo[rough] + hi[rough]) / 2
         lo, hi = np.concatenate([lo[rough], middle]), np.concatenate([middle, hi[rough]])
     los, his, grids = zip(*done, strict=True)
@@ -139,7 +171,7 @@ def _resolved(phi: Activation, edges: np.ndarray) -> tuple[np.ndarray, np.ndarra
         integrands,
         edges,
         lambda x: 1 / np.hypot(1, x),
-        narrowest=(1e-9, 1.0),
+        narrowest=(1e-12, 1.0),
         absolute=1e-14,
     )
     return lo, hi
@@ -182,9 +214,7 @@ def _kink(phi: Activation, a: float, b: float) -> tuple[float, bool]:
 
     @jax.jit
     def three(x: Array) -> tuple[Array, Array, Array]:
-        (value, slope), (_, curvature) = jax.jvp(
-            functools.partial(value_and_slope, phi), (x,), (jnp.ones_like(x),)
-        )
+        (value, slope), (_, curvature) = jax.jvp(functools.partial(value_and_slope, phi), (x,), (jnp.ones_like(x),))
         return value, slope, curvature
 
     def derivatives(x: float) -> np.ndarray:
@@ -220,8 +250,10 @@ def mesh(phi: Activation) -> tuple[float, ...]:
     phi = resolve(phi)
     assert phi.kinks is not None
     inside = [kink for kink in phi.kinks if abs(kink) < _X_EDGES[-1]]
-    lo, hi = _resolved(phi, np.unique(np.concatenate([-_X_EDGES, [0.0], _X_EDGES, inside])))
+    own = _X_EDGES / abs(phi.input_scale)
+    own = own[own <= _X_EDGES[-1]]
+    lo, hi = _resolved(phi, np.unique(np.concatenate([-_X_EDGES, -own, [0.0], own, _X_EDGES, inside])))
     # Halvings that a blurred kink has left behind resolve nothing.
-    wide = hi - lo > 1e-6 * np.maximum(1.0, np.abs(lo))
+    wide = hi - lo > 1e-11 * np.maximum(1.0, np.abs(lo))
     edges = {*lo[wide].tolist(), *hi[wide].tolist(), *phi.kinks}
     return tuple(sorted(edges | {0.0}))

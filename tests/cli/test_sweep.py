@@ -22,9 +22,7 @@ def test_a_sweep_writes_the_dataset_of_its_settings_and_a_figure(swept):
     folder, _ = swept
     assert sorted(file.name for file in (folder / "out").iterdir()) == ["sweep.nc", "sweep.png"]
     dataset = load_dataset(folder / "out" / "sweep.nc")
-    config = SweepConfig(
-        activations=("tanh", "relu"), gains=(1, 5 / 3, "forward"), width=20, depth=10, seeds=3
-    )
+    config = SweepConfig(activations=("tanh", "relu"), gains=(1, 5 / 3, "forward"), width=20, depth=10, seeds=3)
     assert dataset.attrs["config_hash"] == config.hash()
     assert dict(dataset["std"].sizes) == {"activation": 2, "gain": 4, "seed": 3, "layer": 11}
     assert np.isfinite(dataset["std"]).all()

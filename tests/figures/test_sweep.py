@@ -17,9 +17,7 @@ def drawn(dataset):
 
 
 def texts(figure):
-    return [
-        text.get_text() for text in [*figure.texts, *(each for axes in figure.axes for each in axes.texts)]
-    ]
+    return [text.get_text() for text in [*figure.texts, *(each for axes in figure.axes for each in axes.texts)]]
 
 
 def panel(figure, *, row, column):
@@ -28,9 +26,7 @@ def panel(figure, *, row, column):
 
 
 def map_of(figure, *, row, column):
-    return next(
-        each for each in panel(figure, row=row, column=column).collections if isinstance(each, QuadMesh)
-    )
+    return next(each for each in panel(figure, row=row, column=column).collections if isinstance(each, QuadMesh))
 
 
 def test_lines_are_the_seed_means_in_decades_with_a_band_of_one_standard_error(exponential_sweep):
@@ -38,9 +34,7 @@ def test_lines_are_the_seed_means_in_decades_with_a_band_of_one_standard_error(e
     layer = np.arange(51)
     std, gradient = (panel(figure, row=0, column=column) for column in (1, 2))
     np.testing.assert_allclose(np.asarray(std.lines[0].get_ydata()), -0.1 * layer / np.log(10), atol=1e-12)
-    np.testing.assert_allclose(
-        np.asarray(gradient.lines[0].get_ydata()), 0.2 * (50 - layer) / np.log(10), atol=1e-12
-    )
+    np.testing.assert_allclose(np.asarray(gradient.lines[0].get_ydata()), 0.2 * (50 - layer) / np.log(10), atol=1e-12)
     band = np.asarray(gradient.collections[0].get_paths()[0].vertices)
     error = 0.01 * np.std([-1.5, -0.5, 0.5, 1.5], ddof=1) / 2
     assert band[:, 1].max() == pytest.approx((0.2 + error) * 50 / np.log(10))

@@ -49,10 +49,11 @@ def test_a_figure_has_the_format_of_its_suffix(tmp_path):
     assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_an_output_folder_is_made_and_left_empty(tmp_path):
+def test_an_output_folder_is_proved_before_it_is_made(tmp_path):
     folder = output_folder(tmp_path / "a" / "b")
-    assert folder.is_dir()
-    assert list(folder.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+    write_whole(folder / "note.txt", lambda temporary: temporary.write_text("all of it"))
+    assert (folder / "note.txt").read_text() == "all of it"
 
 
 def test_an_output_folder_that_is_a_file_is_refused(tmp_path):

@@ -158,9 +158,7 @@ def test_self_consistent_gains_have_their_closed_forms():
     assert gain("relu_squared", "self_consistent") == pytest.approx(1.5**-0.25, rel=1e-14)  # 3/2 sigma^4 = 1
     # erf with 2 times its value: 8/pi asin(2 s/(1 + 2 s)) = 1
     r = math.sin(math.pi / 8)
-    assert gain(lambda x: 2 * jax.lax.erf(x), "self_consistent") == pytest.approx(
-        math.sqrt(r / (2 - 2 * r)), rel=1e-13
-    )
+    assert gain(lambda x: 2 * jax.lax.erf(x), "self_consistent") == pytest.approx(math.sqrt(r / (2 - 2 * r)), rel=1e-13)
 
 
 def test_the_smallest_self_consistent_gain_is_taken():

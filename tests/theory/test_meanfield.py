@@ -103,9 +103,7 @@ def test_arrays_broadcast_and_come_back_in_float64():
 def test_maps_trace_and_batch_over_everything():
     def maps(sigma_w, sigma_b, q):
         init = Init(sigma_w, sigma_b)
-        return jnp.stack(
-            [length_map("relu6", init, q), chi_perp("relu6", init, q), chi_par("relu6", init, q)]
-        )
+        return jnp.stack([length_map("relu6", init, q), chi_perp("relu6", init, q), chi_par("relu6", init, q)])
 
     with jax.enable_x64(True):
         sigma_w, q = jnp.asarray([1.0, 2.0]), jnp.asarray([0.3, 7.0])
@@ -118,9 +116,7 @@ def test_maps_trace_and_batch_over_everything():
 
 def test_a_traced_correlation_map_is_the_same_and_broadcasts():
     with jax.enable_x64(True):
-        got = jax.jit(lambda c: correlation_map("relu", Init(1.3, 0.2), c, 1.5))(
-            jnp.asarray([-0.5, 0.0, 1.0])
-        )
+        got = jax.jit(lambda c: correlation_map("relu", Init(1.3, 0.2), c, 1.5))(jnp.asarray([-0.5, 0.0, 1.0]))
     np.testing.assert_allclose(
         got, correlation_map("relu", Init(1.3, 0.2), np.array([-0.5, 0.0, 1.0]), 1.5), rtol=1e-13
     )
