@@ -75,7 +75,7 @@ class SweepConfig:
     activations: Activations = Words(("sigmoid", "tanh", "softsign", "relu", "selu", "gelu", "silu"))
     """Activations by name, e.g. tanh "tanh(2x)" "leaky_relu(0.2)". In Python also elementwise callables."""
 
-    gains: Gains = Words(("0.5:3:16", NAMED))
+    gains: Gains = Words(("0.5:3:11", NAMED))
     """Gains (standard deviation of a weight times sqrt(fan_in); no unit): numbers such as 5/3 or sqrt(2),
     start:stop:count for evenly spaced ones, the name of a criterion such as forward or critical for each
     activation's own gain of that kind, or named for all of them."""

@@ -62,7 +62,7 @@ def propagate_dense(
     def reverse(carry, xs):
         (gradient, log_scale), (layer, (z, log_rms, overlap), (weights, _)) = carry, xs
         _, slope = value_and_slope(z)
-        record = observe_gradients(list(gradient), log_scale)
+        record = _observe_gradients(gradient, log_scale)
         deltas, peak = unit_size(list(slope * gradient))
         log_delta = log_scale + jnp.log(peak)
         record["log_weight_grad_rms"] = log_weight_gradient(
@@ -74,7 +74,7 @@ def propagate_dense(
     before = [jnp.concatenate([first[name][None], records[name][:-1]]) for name in ("log_rms", "overlap")]
     arrived = (cotangents, jnp.zeros(signals, inputs.dtype))
     (gradient, log_scale), gradients = scan(reverse, arrived, depth, (preactivations, *before), reverse=True)
-    return _observed(first) | observe_gradients(list(gradient), log_scale), _observed(records) | gradients
+    return _observed(first) | _observe_gradients(gradient, log_scale), _observed(records) | gradients
 
 
 def _observe_z(z: Array) -> Record:
@@ -87,6 +87,10 @@ def _observe_h(h: Array) -> Record:
     lower = factor(scaled, careful=len(scaled)).lower
     record = observe_activations(scaled, peak, lower)
     return record | {"log_rms": jnp.log(peak) + jnp.log(norm(lower)), "overlap": cosines(lower)}
+
+
+def _observe_gradients(gradient: Array, log_scale: Array) -> Record:
+    return observe_gradients(list(gradient), jnp.mean(gradient * gradient, axis=-1), log_scale)
 
 
 def _observed(record: Record) -> Record:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from jaxgain.propagation.rows import (
     Rows,
@@ -23,12 +23,14 @@ from jaxgain.propagation.rows import (
     combine_lower,
     factor,
     factor_array,
-    inner_products,
-    kept,
+    mean,
     norm,
+    projections,
     reciprocal,
+    scaled,
+    sizes_of,
     small_product,
-    unit_size,
+    stack,
 )
 from jaxgain.propagation.statistics import (
     Record,
@@ -41,6 +43,7 @@ from jaxgain.propagation.statistics import (
 )
 from jaxgain.propagation.weights import draw_noise, scan_layers
 
+# Up to this width there may be as many rows as directions, and differences of nearly equal numbers matter.
 NARROW = 64
 
 
@@ -113,13 +116,15 @@ def propagate_plain(
         rows, slopes = _arrive(value_and_slope, before.forward, noise.forward, signals)
         last = layer == depth
         fresh = [jnp.where(last, u, e) for u, e in zip(cotangents, noise.reverse, strict=True)]
-        gradients = kept(_return(returning, after, rows, fresh, noise.bias, last))
-        record = observe_gradients(gradients, returning.log_scale)
-        deltas, peak = unit_size([slope * g for slope, g in zip(slopes, gradients, strict=True)])
-        delta = factor(deltas, careful=signals)
-        log_scale = returning.log_scale + jnp.log(peak)
+        gradients, squares = _return(returning, after, rows, fresh, noise.bias, last)
+        record = observe_gradients(gradients, squares, returning.log_scale)
+        deltas = [slope * g for slope, g in zip(slopes, gradients, strict=True)]
+        size = sizes_of(deltas)
+        delta = factor(scaled(deltas, reciprocal(size)), careful=signals)
+        log_scale = returning.log_scale + jnp.log(size)
         record["log_weight_grad_rms"] = log_weight_gradient(delta, log_scale, before.log_rms, before.overlap)
-        sent = Returning(inner_products(deltas, noise.forward), delta.lower, log_scale + jnp.log(sigma_w))
+        onto = reciprocal(size)[:, None] * projections(deltas, noise.forward)
+        sent = Returning(onto, delta.lower, log_scale + jnp.log(sigma_w))
         return jax.tree.map(partial(jnp.where, layer > depth), returning, sent), record
 
     before = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b[:-1]]), start, triangles)
@@ -128,8 +133,8 @@ def propagate_plain(
     with_reverse = partial(draw, reverse=True)
     returning, gradients = scan(reverse, arrived, depth, (before, triangles), with_reverse, reverse=True)
     noise = with_reverse(jnp.zeros((), jnp.int32))
-    gradient = _return(returning, start, rows, noise.reverse, noise.bias, False)
-    return first | observe_gradients(gradient, returning.log_scale), records | gradients
+    at_input, squares = _return(returning, start, rows, noise.reverse, noise.bias, False)
+    return first | observe_gradients(at_input, squares, returning.log_scale), records | gradients
 
 
 def _arrive(value_and_slope: Callable, lower: Array, noise: Rows, signals: int) -> tuple[Rows, Rows]:
@@ -144,10 +149,11 @@ def _leave(
     rows: Rows, log_jacobian: Array, sigma_w: Array, sigma_b: Array | None, signals: int
 ) -> tuple[Triangle, Record]:
     """The triangle that a layer's rows leave, and what is observed of them."""
-    scaled, peak = unit_size(rows)
+    peak = sizes_of(rows, whole_range=signals)
+    units = scaled(rows, reciprocal(peak))
     # Tangents need care only where there are hardly more neurons than rows and so some row must be dead.
-    lower, inverse = factor(scaled, careful=signals if rows[0].shape[0] > NARROW else len(rows))
-    record = observe_activations(scaled[:signals], peak[:signals], lower[:signals, :signals])
+    lower, inverse = factor(units, careful=signals if rows[0].shape[0] > NARROW else len(rows))
+    record = observe_activations(units[:signals], peak[:signals], lower[:signals, :signals])
     lengths = norm(lower[signals:])
     record["log_jacobian_rms"] = log_jacobian + jnp.log(sigma_w) + jnp.log(peak[signals:]) + jnp.log(lengths)
     signal_size = sigma_w * peak[:signals]
@@ -169,14 +175,36 @@ def _leave(
     return Triangle(forward, reciprocal(peak), basis, column, jnp.log(record["rms_h"]), overlap), record
 
 
-def _return(returning: Returning, triangle: Triangle, rows: Rows, fresh: Rows, bias: Array, last: Array | bool) -> Rows:
-    """The B cotangents of the layer whose rows are given; those of the last layer are `fresh` itself."""
-    scaled = [row * unit for row, unit in zip(rows, triangle.unit, strict=True)]
-    seen = small_product(inner_products(fresh, scaled), triangle.basis.T)
-    seen = seen + bias[:, None] * triangle.column[None, :] / rows[0].shape[0] ** 0.5
-    along = small_product(returning.onto_forward - small_product(returning.lower, seen), triangle.basis)
-    beside = combine_lower(returning.lower, fresh)
-    return [a + b for a, b in zip(combine(jnp.where(last, 0, along), scaled), beside, strict=True)]
+def _return(
+    returning: Returning, triangle: Triangle, rows: Rows, fresh: Rows, bias: Array, last: Array | bool
+) -> tuple[Rows, Array]:
+    """The B cotangents of the layer whose rows are given, and their mean squares (B,).
+
+    The cotangents of the last layer are `fresh` itself.
+    """
+    width = rows[0].shape[0]
+    on_neurons = small_product((triangle.unit[:, None] * projections(rows, fresh)).T, triangle.basis.T)
+    seen = on_neurons + bias[:, None] * triangle.column[None, :] / width**0.5
+    along = returning.onto_forward - small_product(returning.lower, seen)
+    along = jnp.where(last, 0, along)
+
+    def sum_up():
+        parts = combine(small_product(along, triangle.basis), scaled(rows, triangle.unit))
+        beside = combine_lower(returning.lower, fresh)
+        return [a + b for a, b in zip(parts, beside, strict=True)]
+
+    # What a branch returns is computed once; otherwise XLA computes it again inside everything that reads it.
+    gradients = lax.cond(last, lambda: list(fresh), sum_up)
+    if width <= NARROW:
+        return gradients, stack([mean(g * g) for g in gradients])
+    # The same from what is known of the rows' products, without another pass over the neurons. The rows of Q are
+    # orthonormal together with their bias column; dead ones are zero.
+    live = jnp.any(triangle.basis != 0, axis=1)
+    lower, own = returning.lower, jnp.sum(jnp.where(live, along**2, 0), axis=1)
+    own = own - jnp.sum(along * triangle.column, axis=1) ** 2
+    cross = jnp.sum(lower * small_product(along, on_neurons.T), axis=1)
+    outside = jnp.sum(lower * small_product(lower, projections(fresh, fresh)), axis=1)
+    return gradients, own + 2 * cross + outside
 
 
 def _observe_preactivations(lower: Array, noise: Rows, signals: int) -> Record:

@@ -34,8 +34,8 @@ class Factor(NamedTuple):
 
 
 def products_are_faster() -> bool:
-    """Whether this runtime multiplies faster than it reduces, as XLA's older CPU runtime does, about threefold."""
-    return jax.__version_info__ < (0, 9) and jax.default_backend() == "cpu"
+    """Whether a sum over neurons is faster as a product with ones: on a CPU, where XLA's own reductions are slow."""
+    return jax.default_backend() == "cpu"
 
 
 def mean(x: Array) -> Array:
@@ -45,12 +45,18 @@ def mean(x: Array) -> Array:
     return jnp.mean(x)
 
 
-def magnitude(row: Array) -> Array:
-    """A size between max |row| / n and n max |row|, 0 only for a row without a normal number, (n,) -> ()."""
+def magnitude(row: Array, *, whole_range: bool = False) -> Array:
+    """A size between max |row| / n and n max |row|, 0 only for a row of zeros, (n,) -> ().
+
+    On a CPU, entries below 1e-35 count only with `whole_range`.
+    """
     if not products_are_faster():
         return jnp.max(jnp.abs(row))
-    # The sum would overflow at the upper end of the format and the mean would underflow at the lower one.
-    average, raised = mean(jnp.abs(row)), mean(jnp.abs(row) * 2.0**64)
+    average = mean(jnp.abs(row))
+    if not whole_range:
+        return average
+    # The sum would overflow at the upper end of the format and the mean underflows at the lower one.
+    raised = mean(jnp.abs(row) * 2.0**64)
     return jnp.where(average > 2.0**-40, average, raised * (row.shape[0] * 2.0**-64))
 
 
@@ -64,16 +70,15 @@ def small_product(a: Array, b: Array) -> Array:
     return jnp.sum(a[:, :, None] * b[None, :, :], axis=1)
 
 
-def inner_products(a: Rows, b: Rows) -> Array:
-    """Means over the neurons of every pair of rows, I and J of them -> (I, J)."""
-    if len(a) * len(b) <= UNROLLED**2:
-        return jnp.stack([jnp.stack([mean(x * y) for y in b]) for x in a])
-    return product(jnp.stack(a), jnp.stack(b).T) / a[0].shape[0]
+def projections(rows: Rows, noise: Rows) -> Array:
+    """Means over the neurons of every product of I rows and J rows of noise -> (I, J).
 
-
-def kept(rows: Rows) -> Rows:
-    """The same rows, computed once and kept: XLA would compute cheap ones again inside everything that reads them."""
-    return list(lax.optimization_barrier(tuple(rows)))
+    A sweep does not batch the noise, so each of these is one matrix–vector product for all gains.
+    """
+    scaled = [e / e.shape[0] for e in noise]
+    if len(rows) * len(noise) <= UNROLLED**2:
+        return jnp.stack([jnp.stack([product(row, e) for e in scaled]) for row in rows])
+    return product(jnp.stack(rows), jnp.stack(scaled).T)
 
 
 def combine(coefficients: Array, rows: Rows) -> Rows:
@@ -110,10 +115,20 @@ def norm(x: Array) -> Array:
     return peak * jnp.sqrt(jnp.sum((x * reciprocal(peak)[..., None]) ** 2, axis=-1))
 
 
+def sizes_of(rows: Rows, *, whole_range: int = 0) -> Array:
+    """The `magnitude` of each of the K rows (K,), over the whole range of float32 for the first ones."""
+    return stack([magnitude(row, whole_range=i < whole_range) for i, row in enumerate(rows)])
+
+
+def scaled(rows: Rows, factors: Array) -> Rows:
+    """Each of the K rows times its factor (K,)."""
+    return [row * factor for row, factor in zip(rows, factors, strict=True)]
+
+
 def unit_size(rows: Rows) -> tuple[Rows, Array]:
-    """Rows divided by their `magnitude`, so that squares neither overflow nor underflow, and the K magnitudes."""
-    sizes = [magnitude(row) for row in rows]
-    return [row * reciprocal(size) for row, size in zip(rows, sizes, strict=True)], stack(sizes)
+    """Rows divided by their magnitudes, and those: squares of what is left neither overflow nor underflow."""
+    sizes = sizes_of(rows, whole_range=len(rows))
+    return scaled(rows, reciprocal(sizes)), sizes
 
 
 def stack(scalars: list[Array]) -> Array:
@@ -124,7 +139,7 @@ def stack(scalars: list[Array]) -> Array:
 def factor(rows: Rows, careful: int) -> Factor:
     r"""Gram–Schmidt in row order with residuals formed explicitly, K rows -> K × K factors.
 
-    Rows must be of order one (see `unit_size`). Explicit residuals keep what a Gram matrix loses: two rows at
+    Rows must be of order one (see `magnitude`). Explicit residuals keep what a Gram matrix loses: two rows at
     angle $10^{-3}$ in float32 have a residual good to four digits, while $p - b^2$ has none. A row that lies
     in the span of the rows before it gets a zero on the diagonal and a zero row in the inverse. The first
     `careful` rows are projected twice, which makes them orthogonal to rounding however close they are; the

@@ -95,13 +95,14 @@ def observe_slopes(slopes: Rows, steepest: Array | float) -> Record:
     return {"saturated": stack(flat), "dead": mean(asleep.astype(slopes[0].dtype))}
 
 
-def observe_gradients(gradients: Rows, log_scale: Array) -> Record:
-    """Log rms and log mean absolute value of ∂loss/∂h_b = exp(log_scale[b]) * gradients[b], B rows, (B,)."""
-    squares = stack([mean(g * g) for g in gradients])
-    sizes = stack([mean(jnp.abs(g)) for g in gradients])
+def observe_gradients(gradients: Rows, squares: Array, log_scale: Array) -> Record:
+    """Log rms and log mean absolute value of ∂loss/∂h_b = exp(log_scale[b]) * gradients[b]: B rows, (B,), (B,).
+
+    `squares` are the mean squares of the rows.
+    """
     return {
         "log_grad_rms": log_scale + 0.5 * jnp.log(squares),
-        "log_grad_mean_abs": log_scale + jnp.log(sizes),
+        "log_grad_mean_abs": log_scale + jnp.log(stack([mean(jnp.abs(g)) for g in gradients])),
     }
 
 

@@ -30,6 +30,8 @@ Progress = Callable[[int, int, str], None]
 # Seeds that one device runs before the host hears of it. At least 2: a loop of one member compiles to other bits.
 SEEDS_AT_ONCE = 2
 
+KEYS = "threefry2x32"
+
 # Gains closer than this, relatively, are the same float32 network.
 SAME_GAIN = 1e-9
 
@@ -75,33 +77,55 @@ def sweep(config: SweepConfig, progress: Progress | None = None) -> xr.Dataset:
     phis = tuple(activation(phi) for phi in config.activations)
     gains, gain_names = resolve_gains(phis, config.gains)
     devices = tuple(jax.local_devices())
-    chunk = len(devices) * min(SEEDS_AT_ONCE, max(2, -(-config.seeds // len(devices))))
+    chunk = SEEDS_AT_ONCE * len(devices)
     _check_memory(config, len(gains), chunk, len(devices))
     with jax.enable_x64(False):
         started = time.perf_counter()
         program = _program(phis, len(gains), chunk, devices, _settings(config))
         compiled = time.perf_counter()
-        keys = _seed_keys(config.seed, config.seeds, chunk)
-        results: dict[str, np.ndarray] = {}
-        total = len(phis) * config.seeds
-        for a, phi in enumerate(phis):
-            for start in range(0, config.seeds, chunk):
-                stop = min(start + chunk, config.seeds)
-                record = program(keys[start : start + chunk], gains.astype(np.float32), config.sigma_b, a)
-                for name, x in record.items():
-                    x = np.asarray(x)[: stop - start].swapaxes(0, 1)
-                    if name not in results:
-                        results[name] = np.empty((len(phis), len(gains), config.seeds, *x.shape[2:]), x.dtype)
-                    results[name][a, :, start:stop] = x
-                if progress:
-                    progress(a * config.seeds + stop, total, phi.name)
+        run = partial(program, root=np.uint32(config.seed), gains=gains.astype(np.float32), sigma_b=config.sigma_b)
+        results = _run_chunks(run, phis, len(gains), config.seeds, chunk, progress)
     finished = time.perf_counter()
     return _dataset(config, phis, gains, gain_names, results).assign_attrs(
         devices=f"{len(devices)} × {devices[0].device_kind}",
-        key_implementation=str(jax.random.key_impl(keys)),
+        key_implementation=KEYS,
         compile_seconds=compiled - started,
         run_seconds=finished - compiled,
     )
+
+
+def _run_chunks(
+    run: Callable[..., dict[str, jax.Array]],
+    phis: Sequence[Activation],
+    gains: int,
+    seeds: int,
+    chunk: int,
+    progress: Progress | None,
+) -> dict[str, np.ndarray]:
+    """Results (activation, gain, seed, …) of all chunks of seeds; the last chunk is padded with repeated seeds."""
+    results: dict[str, np.ndarray] = {}
+
+    def collect(a: int, start: int, record: dict[str, jax.Array]) -> None:
+        stop = min(start + chunk, seeds)
+        for name, x in record.items():
+            if name not in results:
+                results[name] = np.empty((len(phis), gains, seeds, *x.shape[2:]), x.dtype)
+            results[name][a, :, start:stop] = np.asarray(x)[: stop - start].swapaxes(0, 1)
+        if progress:
+            progress(a * seeds + stop, len(phis) * seeds, phis[a].name)
+
+    # One chunk ahead, so that the devices work while the host copies.
+    ahead: tuple[int, int, dict[str, jax.Array]] | None = None
+    for a in range(len(phis)):
+        for start in range(0, seeds, chunk):
+            members = np.arange(start, start + chunk, dtype=np.int32) % seeds
+            started = (a, start, run(members, index=a))
+            if ahead:
+                collect(*ahead)
+            ahead = started
+    if ahead:
+        collect(*ahead)
+    return results
 
 
 def resolve_gains(phis: Sequence[Activation], gains: Sequence[float | str]) -> tuple[np.ndarray, np.ndarray]:
@@ -141,47 +165,37 @@ def _settings(config: SweepConfig) -> tuple[tuple[str, Any], ...]:
 def _program(
     phis: tuple[Activation, ...], gains: int, chunk: int, devices: tuple[Any, ...], settings: tuple
 ) -> Callable[..., dict[str, jax.Array]]:
-    """Compile a sweep of one chunk of seeds, `program(keys, gains, sigma_b, index of the activation)`.
+    """Compile a sweep of one chunk of seeds, `program(members, root, gains, sigma_b, index of the activation)`.
 
     Once for all values of these; the program outlives the call of `sweep`.
     """
     options = dict(settings)
     bias = options.pop("bias")
     branches = [partial(value_and_slope, phi) for phi in phis]
+    steepest = np.array([steepest_slope(phi) for phi in phis], np.float32)
 
-    def member(key, gains, sigma_b, index):
+    def one(member, root, gains, sigma_b, index):
+        key = jax.random.fold_in(jax.random.key(root, impl=KEYS), member)
         chosen = branches[0] if len(branches) == 1 else lambda z: jax.lax.switch(index, branches, z)
-        steepest = jnp.asarray([steepest_slope(phi) for phi in phis], jnp.float32)[index]
-        one = partial(record_network, value_and_slope=chosen, steepest=steepest, **options)
-        return jax.vmap(lambda gain: one(key, sigma_w=gain, sigma_b=sigma_b if bias else 0.0))(gains)
+        record = partial(record_network, key, value_and_slope=chosen, steepest=jnp.asarray(steepest)[index], **options)
+        return jax.vmap(lambda gain: record(sigma_w=gain, sigma_b=sigma_b if bias else 0.0))(gains)
 
-    def members(keys, gains, sigma_b, index):
-        return jax.lax.map(lambda key: member(key, gains, sigma_b, index), keys)
+    def several(members, *shared):
+        return jax.lax.map(lambda member: one(member, *shared), members)
 
     mesh = Mesh(np.array(devices), ("seed",), axis_types=(AxisType.Auto,))
     by_seed, whole = PartitionSpec("seed"), PartitionSpec()
-    spread = jax.shard_map(
-        members, mesh=mesh, in_specs=(by_seed, whole, whole, whole), out_specs=by_seed, check_vma=False
-    )
-    keys = jax.eval_shape(lambda: _seed_keys(0, chunk, chunk))
-    scalar = jax.ShapeDtypeStruct((), jnp.float32)
-    lowered = jax.jit(spread).lower(
-        keys, jax.ShapeDtypeStruct((gains,), jnp.float32), scalar, jax.ShapeDtypeStruct((), jnp.int32)
-    )
+    specs = (by_seed, whole, whole, whole, whole)
+    spread = jax.shard_map(several, mesh=mesh, in_specs=specs, out_specs=by_seed, check_vma=False)
+    shapes = (((chunk,), np.int32), ((), np.uint32), ((gains,), np.float32), ((), np.float32), ((), np.int32))
+    lowered = jax.jit(spread).lower(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
     wide: dict[str, Any] | None = {"xla_cpu_prefer_vector_width": 512} if devices[0].platform == "cpu" else None
     compiled = lowered.compile(compiler_options=wide)
 
-    def run(keys, gains, sigma_b, index):
-        return compiled(keys, jnp.asarray(gains), jnp.float32(sigma_b), jnp.int32(index))
+    def program(members, *, root, gains, sigma_b, index):
+        return compiled(members, root, gains, np.float32(sigma_b), np.int32(index))
 
-    return run
-
-
-def _seed_keys(seed: int, seeds: int, chunk: int) -> jax.Array:
-    """One key per network, the same for every activation and gain, padded to whole chunks by repeating the first."""
-    root = jax.random.key(seed, impl="threefry2x32")
-    index = jnp.arange(-(-seeds // chunk) * chunk)
-    return jax.vmap(lambda i: jax.random.fold_in(root, i))(jnp.where(index < seeds, index, 0))
+    return program
 
 
 def _check_memory(config: SweepConfig, gains: int, chunk: int, devices: int) -> None:
