@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxgain.propagation.rows import (
+    NARROW,
     Rows,
     combine,
     combine_lower,
@@ -41,10 +42,7 @@ from jaxgain.propagation.statistics import (
     observe_preactivations,
     observe_slopes,
 )
-from jaxgain.propagation.weights import draw_noise, scan_layers
-
-# Up to this width there may be as many rows as directions, and differences of nearly equal numbers matter.
-NARROW = 64
+from jaxgain.propagation.weights import draw_noise, scan_layers, tabulated
 
 
 class Triangle(NamedTuple):
@@ -92,8 +90,11 @@ def propagate_plain(
     `sigma_b` None means no bias, which is cheaper than a bias of 0.
     """
     (signals, width), tangents = inputs.shape, directions.shape[0]
-    draw = partial(draw_noise, key, inputs=signals, tangents=tangents, width=width, bias=sigma_b is not None)
-    scan = partial(scan_layers, bytes_per_layer=4 * width * (2 * signals + tangents))
+    sizes = {"inputs": signals, "tangents": tangents, "width": width, "bias": sigma_b is not None}
+    bytes_per_layer = 4 * width * (2 * signals + tangents)
+    draw = partial(draw_noise, key, **sizes)
+    known = tabulated(partial(draw, reverse=cotangents is not None), depth, bytes_per_layer)
+    scan = partial(scan_layers, bytes_per_layer=bytes_per_layer)
     rows = [*inputs, *directions]
     at_input = jnp.zeros(tangents, inputs.dtype)
     start, first = _leave(rows, at_input, sigma_w, sigma_b, signals)
@@ -106,7 +107,7 @@ def propagate_plain(
         record |= _observe_preactivations(triangle.forward, noise.forward, signals)
         return (after, record["log_jacobian_rms"]), (after, record)
 
-    _, (triangles, records) = scan(forward, (start, at_input), depth, None, partial(draw, reverse=False))
+    _, (triangles, records) = scan(forward, (start, at_input), depth, None, known or partial(draw, reverse=False))
     first["log_jacobian_rms"] = at_input
     if cotangents is None:
         return first, records
@@ -130,7 +131,7 @@ def propagate_plain(
     before = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b[:-1]]), start, triangles)
     zeros = jnp.zeros((signals, signals + tangents), inputs.dtype)
     arrived = Returning(zeros, jnp.eye(signals, dtype=inputs.dtype), zeros[:, 0])
-    with_reverse = partial(draw, reverse=True)
+    with_reverse = known or partial(draw, reverse=True)
     returning, gradients = scan(reverse, arrived, depth, (before, triangles), with_reverse, reverse=True)
     noise = with_reverse(jnp.zeros((), jnp.int32))
     at_input, squares = _return(returning, start, rows, noise.reverse, noise.bias, False)
@@ -151,8 +152,7 @@ def _leave(
     """The triangle that a layer's rows leave, and what is observed of them."""
     peak = sizes_of(rows, whole_range=signals)
     units = scaled(rows, reciprocal(peak))
-    # Tangents need care only where there are hardly more neurons than rows and so some row must be dead.
-    lower, inverse = factor(units, careful=signals if rows[0].shape[0] > NARROW else len(rows))
+    lower, inverse = factor(units, careful=signals)
     record = observe_activations(units[:signals], peak[:signals], lower[:signals, :signals])
     lengths = norm(lower[signals:])
     record["log_jacobian_rms"] = log_jacobian + jnp.log(sigma_w) + jnp.log(peak[signals:]) + jnp.log(lengths)
@@ -201,7 +201,7 @@ def _return(
     # orthonormal together with their bias column; dead ones are zero.
     live = jnp.any(triangle.basis != 0, axis=1)
     lower, own = returning.lower, jnp.sum(jnp.where(live, along**2, 0), axis=1)
-    own = own - jnp.sum(along * triangle.column, axis=1) ** 2
+    own = own - jnp.sum(along * triangle.column[None, :], axis=1) ** 2
     cross = jnp.sum(lower * small_product(along, on_neurons.T), axis=1)
     outside = jnp.sum(lower * small_product(lower, projections(fresh, fresh)), axis=1)
     return gradients, own + 2 * cross + outside

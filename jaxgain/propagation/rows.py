@@ -19,6 +19,9 @@ DEAD = 1.2e-6
 # Up to this many rows the loops are unrolled into fused elementwise passes; beyond, they are matrix products.
 UNROLLED = 4
 
+# Up to this width there may be as many rows as directions, differences of nearly equal numbers matter, and no time.
+NARROW = 64
+
 
 Rows = list[Array]
 """K vectors of shape (n,). Kept apart, not stacked: a stack inside a loop over neurons is not vectorized."""
@@ -143,12 +146,14 @@ def factor(rows: Rows, careful: int) -> Factor:
     angle $10^{-3}$ in float32 have a residual good to four digits, while $p - b^2$ has none. A row that lies
     in the span of the rows before it gets a zero on the diagonal and a zero row in the inverse. The first
     `careful` rows are projected twice, which makes them orthogonal to rounding however close they are; the
-    others once, which leaves them good to rounding of the row but not of its residual.
+    others once, which leaves them good to rounding of the row but not of its residual (narrow rows: all twice).
 
     >>> factor([jnp.array([3.0, 3.0]), jnp.array([1.0, 2.0])], careful=2).lower.round(6).tolist()
     [[3.0, 0.0], [1.5, 0.5]]
     """
-    return _factor_unrolled(rows, careful) if len(rows) <= UNROLLED else factor_array(jnp.stack(rows))
+    if len(rows) == 1 or (len(rows) <= UNROLLED and rows[0].shape[0] > NARROW):
+        return _factor_unrolled(rows, careful)
+    return factor_array(jnp.stack(rows))
 
 
 def _factor_unrolled(rows: Rows, careful: int) -> Factor:

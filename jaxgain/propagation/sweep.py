@@ -27,7 +27,7 @@ from jaxgain.theory.gains import named_gains
 Progress = Callable[[int, int, str], None]
 """Called with the work done, the work in all, and what is being done."""
 
-# Seeds that one device runs before the host hears of it. At least 2: a loop of one member compiles to other bits.
+# Seeds that one device runs before the host hears of it.
 SEEDS_AT_ONCE = 2
 
 KEYS = "threefry2x32"
@@ -71,7 +71,7 @@ def sweep(config: SweepConfig, progress: Progress | None = None) -> xr.Dataset:
     >>> import jaxgain as jg
     >>> config = jg.SweepConfig(activations=("tanh",), gains=(1.0, 5 / 3), width=100, depth=20, seeds=4)
     >>> dataset = jg.sweep(config)
-    >>> dict(dataset.std.sizes)
+    >>> dict(dataset["std"].sizes)
     {'activation': 1, 'gain': 2, 'seed': 4, 'layer': 21}
     """
     phis = tuple(activation(phi) for phi in config.activations)
@@ -102,7 +102,7 @@ def _run_chunks(
     chunk: int,
     progress: Progress | None,
 ) -> dict[str, np.ndarray]:
-    """Results (activation, gain, seed, …) of all chunks of seeds; the last chunk is padded with repeated seeds."""
+    """Results (activation, gain, seed, …) of all chunks of seeds; members −1 pad the last one and cost nothing."""
     results: dict[str, np.ndarray] = {}
 
     def collect(a: int, start: int, record: dict[str, jax.Array]) -> None:
@@ -118,8 +118,8 @@ def _run_chunks(
     ahead: tuple[int, int, dict[str, jax.Array]] | None = None
     for a in range(len(phis)):
         for start in range(0, seeds, chunk):
-            members = np.arange(start, start + chunk, dtype=np.int32) % seeds
-            started = (a, start, run(members, index=a))
+            members = np.arange(start, start + chunk, dtype=np.int32)
+            started = (a, start, run(np.where(members < seeds, members, -1).astype(np.int32), index=a))
             if ahead:
                 collect(*ahead)
             ahead = started
@@ -174,6 +174,7 @@ def _program(
     branches = [partial(value_and_slope, phi) for phi in phis]
     steepest = np.array([steepest_slope(phi) for phi in phis], np.float32)
 
+    @jax.jit  # for its memory of having been traced
     def one(member, root, gains, sigma_b, index):
         key = jax.random.fold_in(jax.random.key(root, impl=KEYS), member)
         chosen = branches[0] if len(branches) == 1 else lambda z: jax.lax.switch(index, branches, z)
@@ -181,7 +182,15 @@ def _program(
         return jax.vmap(lambda gain: record(sigma_w=gain, sigma_b=sigma_b if bias else 0.0))(gains)
 
     def several(members, *shared):
-        return jax.lax.map(lambda member: one(member, *shared), members)
+        # A loop of unknown length: the compiler cannot treat one member differently, and padding costs nothing.
+        shapes = jax.eval_shape(one, members[0], *shared)
+        blank = jax.tree.map(lambda x: jnp.zeros((len(members), *x.shape), x.dtype), shapes)
+
+        def add(place, done):
+            record = one(members[place], *shared)
+            return jax.tree.map(lambda all_of_it, x: all_of_it.at[place].set(x), done, record)
+
+        return jax.lax.fori_loop(0, jnp.sum(members >= 0), add, blank)
 
     mesh = Mesh(np.array(devices), ("seed",), axis_types=(AxisType.Auto,))
     by_seed, whole = PartitionSpec("seed"), PartitionSpec()

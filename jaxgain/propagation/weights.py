@@ -73,6 +73,14 @@ def draw_cotangents(key: Array, kind: str, *, inputs: int, width: int) -> Array:
     return jax.random.normal(jax.random.fold_in(key, 2), (inputs, width), jnp.float32)
 
 
+def tabulated(draw: Callable[[Array], Any], depth: int, bytes_per_layer: int) -> Callable[[Array], Any] | None:
+    """A look-up of what `draw` yields for layers 0 … depth, all drawn now; None where that would not be little."""
+    if (depth + 1) * bytes_per_layer > DRAWN_AT_ONCE:
+        return None
+    drawn = jax.vmap(draw)(jnp.arange(depth + 1))
+    return lambda layer: jax.tree.map(lambda x: x[layer], drawn)
+
+
 def scan_layers(
     step: Callable[..., tuple[Any, Any]],
     carry: Any,

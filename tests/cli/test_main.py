@@ -32,7 +32,7 @@ def test_help_of_a_sweep_explains_every_setting_with_its_default(shell):
         "--rows",
     ):
         assert flag in ran.stdout
-    for words in ("0.5:3:16 named", "GiB", "Layers", "standard deviation", "start:stop:count"):
+    for words in ("0.5:3:11 named", "GiB", "Layers", "standard deviation", "start:stop:count"):
         assert words in ran.stdout
     assert ">>>" not in ran.stdout
 

@@ -21,10 +21,10 @@ def test_the_kinds_of_gains_are_those_of_the_theory():
     assert GAIN_KINDS == KINDS
 
 
-def test_the_default_grid_contains_one_and_five_thirds_exactly():
+def test_the_default_grid_contains_three_quarters_and_one_exactly():
     numbers, kinds = read_gains(SweepConfig().gains)
-    assert {0.5, 1.0, 5 / 3, 3.0} <= set(numbers)
-    assert len(numbers) == 16
+    assert {0.5, 0.75, 1.0, 3.0} <= set(numbers)
+    assert len(numbers) == 11
     assert kinds == GAIN_KINDS
 
 

@@ -92,11 +92,18 @@ def test_matrix_free_law_is_that_of_dense_weights(phi, sigma_w, sigma_b, width, 
     assert_same_law(8000, phi=phi, sigma_w=sigma_w, sigma_b=sigma_b, width=width, inputs=inputs, cotangent=cotangent)
 
 
+EVERYWHERE = [
+    (phi, *setting)
+    for phi, setting in zip(
+        itertools.cycle(["tanh", "relu", "gelu", "tanh", "gelu"]),
+        itertools.product([0.0, 0.3], [1, 2, 12, 16], [1, 2, 3]),
+        strict=False,
+    )
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("phi", "sigma_b", "width", "inputs"),
-    list(itertools.product(["tanh", "relu", "gelu"], [0.0, 0.3], [1, 2, 12, 16], [1, 2, 3])),
-)
+@pytest.mark.parametrize(("phi", "sigma_b", "width", "inputs"), EVERYWHERE)
 def test_matrix_free_law_is_that_of_dense_weights_everywhere(phi, sigma_b, width, inputs):
     cotangent = "sum" if inputs == 2 else "random"
     assert_same_law(20000, phi=phi, sigma_w=1.45, sigma_b=sigma_b, width=width, inputs=inputs, cotangent=cotangent)
