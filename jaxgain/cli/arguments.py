@@ -39,7 +39,8 @@ def parse(kind: type[Arguments], words: Sequence[str], *, command: str, about: s
             return tyro.cli(kind, prog=f"jaxgain {command}", description=about, args=list(words), registry=_REGISTRY)
     except SystemExit as stop:
         if stop.code:
-            refuse(f"{one_line(complaint.getvalue())}. See jaxgain {command} --help")
+            sentence = one_line(complaint.getvalue())
+            refuse(f"{sentence}{'' if sentence.endswith('?') else '.'} See jaxgain {command} --help")
         raise
 
 
