@@ -1,6 +1,7 @@
 """The `jaxgain` command. A subcommand's module is imported only when asked for, so that help is instant."""
 
 import difflib
+import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -17,6 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Exits with code 2, and one line on stderr, on bad input. Errors of the program itself are not caught.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a locale without χ or ± shows "?" for it
     words = list(sys.argv[1:] if arguments is None else arguments)
     first = words[0] if words else "--help"
     if first in ("-h", "--help"):

@@ -71,13 +71,15 @@ def one_line(box: str) -> str:
     >>> one_line("╭─ Value error ─╮\n│ width must be │\n│ at least 1 │\n│ ──── │\n│ For help │\n╰────╯")
     'width must be at least 1'
     """
-    lines = [line.strip("│ ") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    lines = [line.strip("│| ") for line in box.splitlines() if not line.startswith(("╭", "╰", "+"))]
     paragraphs: list[list[str]] = [[]]
     for line in lines:
-        if set(line) == {"─"}:
+        if set(line) in ({"─"}, {"-"}):
             paragraphs.append([])
         else:
             paragraphs[-1].append(line)
+    if "╭" not in box and len(paragraphs) > 1:  # where the locale has no frames, the title stands alone
+        paragraphs.pop(0)
     sentence = re.sub(r"^Error parsing ([A-Z]\w*: )?", "", " ".join(paragraphs[0]).strip()).rstrip(".")
     advice = paragraphs[1] if len(paragraphs) > 1 else []
     if advice and advice[0].startswith("Perhaps you meant"):

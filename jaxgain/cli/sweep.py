@@ -46,17 +46,19 @@ def run(words: Sequence[str]) -> None:
     with refusing(), progress_bar() as progress:
         dataset = sweep(config, progress=progress)
     save_dataset(dataset, folder / "sweep.nc")
-    figure = Figure()
-    draw_sweep(figure, dataset)
-    save_figure(figure, folder / "sweep.png")
-
     out = console()
-    for part in sweep_tables(dataset, all_gains=arguments.rows == "all"):
-        out.print(part)
+    drawn = {"std", "log_grad_rms"} & set(config.statistics)
+    if drawn:
+        figure = Figure()
+        draw_sweep(figure, dataset)
+        save_figure(figure, folder / "sweep.png")
+        for part in sweep_tables(dataset, all_gains=arguments.rows == "all"):
+            out.print(part)
     compiling, running = (dataset.attrs[f"{what}_seconds"] for what in ("compile", "run"))
     out.print(f"Compiled in {compiling:.1f} s, ran in {running:.1f} s.", highlight=False)
     out.print(f"Dataset: {folder / 'sweep.nc'}{' (replaced)' if replaced else ''}", highlight=False, soft_wrap=True)
-    out.print(f"Figure:  {folder / 'sweep.png'}", highlight=False, soft_wrap=True)
+    figure_line = folder / "sweep.png" if drawn else "none, and no table: both need the statistics std or log_grad_rms"
+    out.print(f"Figure:  {figure_line}", highlight=False, soft_wrap=True)
 
 
 def prepare_jax() -> None:

@@ -140,6 +140,8 @@ class SweepConfig:
             put(self, name, _real(name, getattr(self, name), legal, expected))
         for name, choices in _CHOICES.items():
             _choice(name, getattr(self, name), get_args(choices))
+        if self.record_every > self.depth:
+            raise ValueError(f"record_every must be at most the depth, {self.depth}, got {self.record_every}")
         if type(self.keep_inputs) is not bool:
             raise TypeError(f"keep_inputs must be True or False, got {self.keep_inputs!r}")
         if self.seed >= 2**32:
@@ -228,6 +230,10 @@ def _legal_gain(value: float, came: object, position: int) -> float:
         raise ValueError(
             f"gains must be finite and at least 0, got {came!r} at position {position}; "
             "a gain scales a standard deviation"
+        )
+    if not (value == 0 or _SMALLEST <= value <= _LARGEST):
+        raise ValueError(
+            f"gains must be 0 or between 1.2e-38 and 3.4e38, the range of float32, got {came!r} at position {position}"
         )
     return value
 
@@ -359,6 +365,9 @@ def _label(phi: str | Callable[..., Any]) -> str:
     return f"{activation(phi).name}-{digest.hexdigest()[:8]}"
 
 
+# The normal numbers of float32, in which networks run.
+_SMALLEST, _LARGEST = 2.0**-126, 3.4e38
+
 _COUNTS = {
     "width": (1, "counts the neurons of a layer"),
     "depth": (1, "counts the layers"),
@@ -368,7 +377,7 @@ _COUNTS = {
     "seed": (0, "is the root of the random keys"),
 }
 _REALS: dict[str, tuple[Callable[[float], bool], str]] = {
-    "sigma_b": (lambda value: value >= 0, "finite and at least 0, a standard deviation"),
+    "sigma_b": (lambda value: 0 <= value <= _LARGEST, "finite and at least 0, a standard deviation"),
     "input_scale": (lambda value: value > 0, "finite and positive, a root mean square"),
     "memory": (lambda value: value > 0, "finite and positive, in GiB"),
 }

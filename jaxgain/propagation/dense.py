@@ -14,7 +14,7 @@ from jax import Array
 from jaxgain.propagation.rows import factor, norm, product, reciprocal, unit_size
 from jaxgain.propagation.statistics import (
     Record,
-    cosines,
+    directions_of,
     log_weight_gradient,
     observe_activations,
     observe_gradients,
@@ -60,18 +60,16 @@ def propagate_dense(
         return _observed(first), _observed(records)
 
     def reverse(carry, xs):
-        (gradient, log_scale), (layer, (z, log_rms, overlap), (weights, _)) = carry, xs
+        (gradient, log_scale), (layer, (z, log_rms, rows), (weights, _)) = carry, xs
         _, slope = value_and_slope(z)
         record = _observe_gradients(gradient, log_scale)
         deltas, peak = unit_size(list(slope * gradient))
         log_delta = log_scale + jnp.log(peak)
-        record["log_weight_grad_rms"] = log_weight_gradient(
-            factor(deltas, careful=signals), log_delta, log_rms, overlap
-        )
+        record["log_weight_grad_rms"] = log_weight_gradient(factor(deltas, careful=signals), log_delta, log_rms, rows)
         sent = product(jnp.stack(deltas), weights), log_delta + jnp.log(sigma_w)
         return jax.tree.map(partial(jnp.where, layer > depth), carry, sent), record
 
-    before = [jnp.concatenate([first[name][None], records[name][:-1]]) for name in ("log_rms", "overlap")]
+    before = [jnp.concatenate([first[name][None], records[name][:-1]]) for name in ("log_rms", "directions")]
     arrived = (cotangents, jnp.zeros(signals, inputs.dtype))
     (gradient, log_scale), gradients = scan(reverse, arrived, depth, (preactivations, *before), reverse=True)
     return _observed(first) | _observe_gradients(gradient, log_scale), _observed(records) | gradients
@@ -86,7 +84,7 @@ def _observe_h(h: Array) -> Record:
     scaled, peak = unit_size(list(h))
     lower = factor(scaled, careful=len(scaled)).lower
     record = observe_activations(scaled, peak, lower)
-    return record | {"log_rms": jnp.log(peak) + jnp.log(norm(lower)), "overlap": cosines(lower)}
+    return record | {"log_rms": jnp.log(peak) + jnp.log(norm(lower)), "directions": directions_of(lower)}
 
 
 def _observe_gradients(gradient: Array, log_scale: Array) -> Record:
@@ -95,4 +93,4 @@ def _observe_gradients(gradient: Array, log_scale: Array) -> Record:
 
 def _observed(record: Record) -> Record:
     """The record without what only the way back needed."""
-    return {name: x for name, x in record.items() if name not in ("log_rms", "overlap")}
+    return {name: x for name, x in record.items() if name not in ("log_rms", "directions")}

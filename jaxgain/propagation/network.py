@@ -80,13 +80,22 @@ def propagate(
     >>> bool(abs(network.std[20] - 0.651) < 0.03)  # infinite width: 0.6512
     True
     """
-    given = not isinstance(inputs, (int, np.integer))
+    count = inputs
+    if not isinstance(inputs, (int, np.integer)):
+        inputs = _given_inputs(inputs, width)
+        count = inputs.shape[0]
+        if input_scale != 1 or input_correlation is not None:
+            raise ValueError("input_scale and input_correlation shape random inputs; scale the given inputs instead")
+    if jnp.ndim(init.sigma_w) or jnp.ndim(init.sigma_b):
+        raise ValueError(
+            f"init must hold one sigma_w and one sigma_b, got {init!r}; for several use jax.vmap over init"
+        )
     SweepConfig(
         activations=(phi,),
         gains=(1.0,),
         width=width,
         depth=depth,
-        inputs=inputs.shape[0] if given else inputs,
+        inputs=count,  # pyright: ignore[reportArgumentType]
         weights=weights,  # pyright: ignore[reportArgumentType]
         distribution=distribution,  # pyright: ignore[reportArgumentType]
         block=block,  # pyright: ignore[reportArgumentType]
@@ -97,8 +106,6 @@ def propagate(
         record_every=record_every,
         keep_inputs=keep_inputs,
     )
-    if given and inputs.shape != (inputs.shape[0], width):
-        raise ValueError(f"inputs must have shape (count, {width}), got {inputs.shape}; one row per input vector")
     phi = activation(phi)
     record = record_network(
         key,
@@ -190,6 +197,13 @@ def steepest_slope(phi: Activation) -> float:
     with jax.ensure_compile_time_eval():
         _, slope = value_and_slope(phi, jnp.linspace(-10, 10, 20001, dtype=jnp.float32))
         return float(jnp.max(jnp.abs(slope)))
+
+
+def _given_inputs(inputs: Any, width: int) -> Array:
+    if not hasattr(inputs, "shape") or len(inputs.shape) != 2 or inputs.shape[1] != width:
+        came = inputs.shape if hasattr(inputs, "shape") else repr(inputs)
+        raise TypeError(f"inputs must be a whole number or an array of shape (count, {width}), got {came}")
+    return jnp.asarray(inputs, jnp.float32)
 
 
 def _from_layer_zero(first: Any, later: Array) -> Array:

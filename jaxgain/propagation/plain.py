@@ -35,7 +35,7 @@ from jaxgain.propagation.rows import (
 )
 from jaxgain.propagation.statistics import (
     Record,
-    cosines,
+    directions_of,
     log_weight_gradient,
     observe_activations,
     observe_gradients,
@@ -51,15 +51,15 @@ class Triangle(NamedTuple):
     forward: Array
     """R (K, K): the next layer's rows are R E. Signal rows in their own units, tangent rows of norm 1."""
     unit: Array
-    """(K,): the reciprocal of the largest |entry| of each row of V."""
+    """(K,): the reciprocal of the size of each row of V."""
     basis: Array
     """(K, K): the part of Q on the neurons, as combinations of the rows unit[:, None] * V."""
     column: Array
     """(K,): the part of Q on the bias column."""
     log_rms: Array
     """(B,) of the signal rows."""
-    overlap: Array
-    """(B, B) cosines of the signal rows."""
+    directions: Array
+    """(B, B) coordinates of the signal rows in an orthonormal basis, each divided by its length."""
 
 
 class Returning(NamedTuple):
@@ -123,7 +123,7 @@ def propagate_plain(
         size = sizes_of(deltas)
         delta = factor(scaled(deltas, reciprocal(size)), careful=signals)
         log_scale = returning.log_scale + jnp.log(size)
-        record["log_weight_grad_rms"] = log_weight_gradient(delta, log_scale, before.log_rms, before.overlap)
+        record["log_weight_grad_rms"] = log_weight_gradient(delta, log_scale, before.log_rms, before.directions)
         onto = reciprocal(size)[:, None] * projections(deltas, noise.forward)
         sent = Returning(onto, delta.lower, log_scale + jnp.log(sigma_w))
         return jax.tree.map(partial(jnp.where, layer > depth), returning, sent), record
@@ -171,8 +171,8 @@ def _leave(
         forward = jnp.concatenate([size, jnp.ones(len(rows) - signals, peak.dtype)])[:, None] * small.lower
         mix = small_product(small.inverse, augmented)
         basis, column = small_product(mix[:, :-1], inverse), mix[:, -1]
-    overlap = cosines(lower[:signals, :signals])
-    return Triangle(forward, reciprocal(peak), basis, column, jnp.log(record["rms_h"]), overlap), record
+    own = directions_of(lower[:signals, :signals])
+    return Triangle(forward, reciprocal(peak), basis, column, jnp.log(record["rms_h"]), own), record
 
 
 def _return(
@@ -199,7 +199,7 @@ def _return(
         return gradients, stack([mean(g * g) for g in gradients])
     # The same from what is known of the rows' products, without another pass over the neurons. The rows of Q are
     # orthonormal together with their bias column; dead ones are zero.
-    live = jnp.any(triangle.basis != 0, axis=1)
+    live = jnp.any(triangle.basis != 0, axis=1) | (triangle.column != 0)
     lower, own = returning.lower, jnp.sum(jnp.where(live, along**2, 0), axis=1)
     own = own - jnp.sum(along * triangle.column[None, :], axis=1) ** 2
     cross = jnp.sum(lower * small_product(along, on_neurons.T), axis=1)

@@ -51,7 +51,8 @@ def mean(x: Array) -> Array:
 def magnitude(row: Array, *, whole_range: bool = False) -> Array:
     """A size between max |row| / n and n max |row|, 0 only for a row of zeros, (n,) -> ().
 
-    On a CPU, entries below 1e-35 count only with `whole_range`.
+    On a CPU, whose subnormal numbers are zero, a row whose entries are all below n times the smallest normal number
+    has a size only with `whole_range`; elsewhere this is max |row|.
     """
     if not products_are_faster():
         return jnp.max(jnp.abs(row))

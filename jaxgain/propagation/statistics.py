@@ -1,7 +1,7 @@
 r"""What is observed of one layer's rows, the same for every kind of weights, and how it leaves the network.
 
-Arrays here belong to one network: B inputs, n neurons. Rows come divided by their largest entry (`peak`), so
-that squares neither overflow nor underflow; logarithms are natural.
+Arrays here belong to one network: B inputs, n neurons. Rows come divided by their size (`peak`, a
+`magnitude`), so that squares neither overflow nor underflow; logarithms are natural.
 """
 
 from functools import reduce
@@ -64,10 +64,9 @@ def cosine(lower: Array) -> Array:
     return jnp.where(jnp.all(sizes > 0), overlap, jnp.nan)
 
 
-def cosines(lower: Array) -> Array:
-    """Cosines of every pair of rows from their coordinates, (B, B) -> (B, B); 0 for a zero row."""
-    unit = lower * reciprocal(norm(lower))[:, None]
-    return small_product(unit, unit.T)
+def directions_of(lower: Array) -> Array:
+    """Coordinates of rows in an orthonormal basis, each row divided by its length, (B, B); 0 for a zero row."""
+    return lower * reciprocal(norm(lower))[:, None]
 
 
 def observe_preactivations(lower: Array, scale: Array) -> Record:
@@ -106,11 +105,11 @@ def observe_gradients(gradients: Rows, squares: Array, log_scale: Array) -> Reco
     }
 
 
-def log_weight_gradient(delta: Factor, log_scale: Array, log_rms: Array, overlap: Array) -> Array:
-    r"""Log rms entry of $\sum_b \delta_b h_b^\top$, from $\|D^\top H\|_F^2 = \sum_{bc} (DD^\top)_{bc} (HH^\top)_{bc}$.
+def log_weight_gradient(delta: Factor, log_scale: Array, log_rms: Array, directions: Array) -> Array:
+    r"""Log rms entry of $\sum_b \delta_b h_b^\top$: D = R_D Q_D and H = R_H Q_H make it $\|R_D^\top R_H\|$.
 
-    `delta` factors the rows of D up to exp(log_scale); `log_rms` (B,) and `overlap` (B, B) are log rms and
-    cosines of the rows of H.
+    `delta` factors the rows of D up to exp(log_scale); `log_rms` (B,) and `directions` (B, B) are log rms and
+    unit coordinates of the rows of H.
     """
     if log_rms.shape[0] == 1:
         return log_scale[0] + jnp.log(delta.lower[0, 0]) + log_rms[0]
@@ -118,8 +117,7 @@ def log_weight_gradient(delta: Factor, log_scale: Array, log_rms: Array, overlap
     largest = jnp.max(weights)
     relative = jnp.where(jnp.isneginf(weights), 0, jnp.exp(weights - jnp.where(jnp.isneginf(largest), 0, largest)))
     scaled = relative[:, None] * delta.lower
-    total = jnp.sum(small_product(scaled, scaled.T) * overlap)
-    return largest + 0.5 * jnp.log(jnp.maximum(total, 0))
+    return largest + jnp.log(norm(small_product(scaled.T, directions).ravel()))
 
 
 def over_inputs(record: Record) -> Record:

@@ -144,7 +144,7 @@ def gains_to_show(dataset: xarray.Dataset, activation: str, *, all_gains: bool =
     names = dict(zip(dataset["gain"].values, dataset["gain_name"].sel(activation=activation).values, strict=True))
     if activation in missing_bias(dataset):
         names = {gain: name.replace("critical", "critical*") for gain, name in names.items()}
-    shown = {gain: name for gain, name in names.items() if name or gain in given}
+    shown = {gain: name for gain, name in names.items() if name or np.isclose(gain, given, rtol=SAME, atol=0).any()}
     merged: dict[float, str] = {}
     for gain, name in (names if all_gains or not shown else shown).items():
         last = next(reversed(merged), -np.inf)

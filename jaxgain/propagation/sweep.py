@@ -131,7 +131,8 @@ def _run_chunks(
 def resolve_gains(phis: Sequence[Activation], gains: Sequence[float | str]) -> tuple[np.ndarray, np.ndarray]:
     """The gain axis (G,), float64 and sorted, and the names (A, G) of each activation's own gains on it.
 
-    A kind that an activation does not have is left out. Gains that agree to 1e-9 are one.
+    A kind that an activation does not have is left out. Gains that agree to 1e-9 are one: the number given if there
+    is one, else torch's closed form, else the smallest.
 
     >>> axis, names = resolve_gains([activation("relu"), activation("tanh")], [1.0, "torch", "forward"])
     >>> axis.round(4).tolist()
@@ -141,17 +142,29 @@ def resolve_gains(phis: Sequence[Activation], gains: Sequence[float | str]) -> t
     """
     numbers, kinds = read_gains(gains)
     own = [{kind: value for kind, value in named_gains(phi).items() if kind in kinds} for phi in phis]
-    values = np.array(sorted([*numbers, *(value for named in own for value in named.values())]))
-    if not values.size:
+    named_values = sorted((value, kind != "torch") for named in own for kind, value in named.items())
+    candidates = sorted([*((value, -1) for value in numbers), *named_values])
+    if not candidates:
         names = ", ".join(phi.name for phi in phis)
         raise ValueError(f"no gain left to sweep: {names} has none of the kinds {', '.join(kinds)}; add a number")
-    axis = values[np.append(True, np.diff(values) > SAME_GAIN * values[1:])]
+    axis = np.array([min(cluster, key=lambda candidate: candidate[1])[0] for cluster in _clusters(candidates)])
     names = np.full((len(phis), len(axis)), "", dtype=object)
     for row, named in zip(names, own, strict=True):
         for kind, value in named.items():
             place = np.argmin(np.abs(axis - value))
             row[place] = f"{row[place]}, {kind}" if row[place] else kind
     return axis, names.astype(str)
+
+
+def _clusters(candidates: list[tuple[float, int]]) -> list[list[tuple[float, int]]]:
+    """Rising gains, those together that agree to `SAME_GAIN`."""
+    clusters: list[list[tuple[float, int]]] = []
+    for candidate in candidates:
+        if clusters and candidate[0] - clusters[-1][0][0] <= SAME_GAIN * candidate[0]:
+            clusters[-1].append(candidate)
+        else:
+            clusters.append([candidate])
+    return clusters
 
 
 def _settings(config: SweepConfig) -> tuple[tuple[str, Any], ...]:

@@ -146,3 +146,14 @@ def test_the_label_of_a_callable_is_the_same_in_another_process():
     )
     runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, text=True) for _ in range(2)]
     assert runs[0].stdout == runs[1].stdout != ""
+
+
+@pytest.mark.parametrize("gain", [1e39, 1e-39])
+def test_gains_beyond_float32_are_refused(gain):
+    with pytest.raises(ValueError, match=r"between 1\.2e-38 and 3\.4e38"):
+        SweepConfig(gains=(gain,))
+
+
+def test_recording_less_often_than_once_is_refused():
+    with pytest.raises(ValueError, match="record_every must be at most the depth, 5, got 6"):
+        SweepConfig(depth=5, record_every=6)

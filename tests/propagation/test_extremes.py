@@ -193,3 +193,30 @@ def test_double_precision_mode_changes_nothing():
         double = run()
     for a, b in zip(single, double, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("width", [40, 200])
+def test_zero_input_with_a_bias_has_the_gradient_of_dense_weights(width):
+    """A signal row may lie wholly in the bias column."""
+    setting = dict(count=200, width=width, depth=1, inputs=jnp.zeros((1, width)), cotangent="sum")
+    ours, real = (networks("abs", Init(1.0, 1.0), weights=kind, **setting) for kind in ("matrix_free", "dense"))
+    assert stats.ks_2samp(ours.log_grad_rms[:, 0], real.log_grad_rms[:, 0], method="asymp").pvalue > 1e-3
+
+
+def test_weight_gradients_that_cancel_between_opposite_inputs_keep_their_digits():
+    """tanh is odd: at a cosine of −1 + ε the two inputs' gradients of ∂(sum)/∂W cancel up to √ε."""
+    setting = dict(count=8, width=200, depth=3, inputs=2, cotangent="sum")
+    coarse, fine = (networks("tanh", Init(1.2), input_correlation=-1 + e, **setting) for e in (1e-3, 1e-5))
+    shrunk = (coarse.log_weight_grad_rms - fine.log_weight_grad_rms)[:, 1]
+    np.testing.assert_allclose(shrunk.mean(), np.log(1e2) / 2, rtol=0.01)
+
+
+@pytest.mark.parametrize("inputs", [[1.0, 2.0], jnp.int32(2), "two"])
+def test_inputs_that_are_neither_a_count_nor_rows_are_refused(inputs):
+    with pytest.raises(TypeError, match=r"inputs must be a whole number or an array of shape \(count, 5\)"):
+        propagate(jax.random.key(0), "tanh", Init(1.0), width=5, depth=2, inputs=inputs)
+
+
+def test_several_initializations_at_once_are_refused_with_the_remedy():
+    with pytest.raises(ValueError, match=r"jax\.vmap over init"):
+        propagate(jax.random.key(0), "tanh", Init(np.array([1.0, 2.0])), width=5, depth=2)

@@ -113,3 +113,10 @@ def test_callables_sweep_beside_names():
 def test_memory_that_is_too_small_is_refused_before_anything_runs():
     with pytest.raises(ValueError, match=r"needs about .* GiB and memory is 0\.001 GiB; raise memory, or lower"):
         sweep(SweepConfig(("tanh",), ("0.5:3:64",), memory=0.001))
+
+
+def test_a_gain_that_was_given_is_on_the_axis_exactly_beside_one_that_differs_by_rounding():
+    for phi, number in (("relu", 2**0.5), ("identity", 1.0)):
+        axis, names = sweep_module.resolve_gains([jg.activation(phi)], [number, "named"])
+        assert number in axis
+        assert "forward" in str(names[0][list(axis).index(number)])
