@@ -84,12 +84,18 @@ def test_what_is_not_finite_leaves_a_gap_and_no_warning(exponential_sweep):
 
 @pytest.mark.parametrize("left_out", ["std", "log_grad_rms", "correlation"])
 def test_statistics_that_were_not_recorded_leave_their_panels_empty(exponential_sweep, left_out, tmp_path):
-    drawn(exponential_sweep().drop_vars(left_out)).savefig(tmp_path / "a.png")
+    whole, partial = drawn(exponential_sweep()), drawn(exponential_sweep().drop_vars(left_out))
+    visible = lambda line: np.isfinite(np.asarray(line.get_ydata(), float)).any()
+    count = lambda figure: sum(visible(line) for axes in figure.axes for line in axes.lines)
+    assert count(partial) < count(whole) if left_out != "correlation" else count(partial) == count(whole)
+    partial.savefig(tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_one_gain_of_zero_one_seed_and_one_activation_are_drawn(exponential_sweep, tmp_path):
     dataset = exponential_sweep(seeds=1, gains=(0.0, 1.0)).isel(gain=[0], activation=[0])
     drawn(dataset).savefig(tmp_path / "a.pdf")
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_no_pyplot_state_is_touched():
