@@ -16,13 +16,17 @@ from jaxgain.activations import Activation, activation
 from jaxgain.propagation.config import STATISTICS, SweepConfig
 from jaxgain.propagation.dense import propagate_dense
 from jaxgain.propagation.plain import propagate_plain
+from jaxgain.propagation.rows import NARROW
+from jaxgain.propagation.single import propagate_single
 from jaxgain.propagation.statistics import Propagation, Record, first_layer, over_inputs
 from jaxgain.propagation.weights import draw_cotangents, draw_directions, draw_inputs
 from jaxgain.theory.meanfield import Init
 
 REVERSE = ("log_grad_rms", "log_grad_mean_abs", "log_weight_grad_rms")
 TANGENT = ("log_jacobian_rms",)
-KERNELS = {"matrix_free": propagate_plain, "dense": propagate_dense}
+
+# Neurons of one network that are met at a time: few enough for the cache, of one network or of many.
+NEURONS_AT_ONCE = 2**17
 
 
 def propagate(
@@ -145,10 +149,12 @@ def record_network(
     statistics: tuple[str, ...],
     record_every: int,
     keep_inputs: bool,
+    neurons_at_once: int = NEURONS_AT_ONCE,
 ) -> Record:
     """`propagate` without its checks, with `rms_z` and `rms_h` in place of their squares, which leave float32 early.
 
     `value_and_slope` gives φ(z) and φ'(z), `steepest` is sup |φ'|; a `sigma_b` that is the number 0 costs nothing.
+    `neurons_at_once` bounds the working memory of one wide matrix-free network with one input, per gain.
     """
     input_key, layer_key = jax.random.split(key)
     if isinstance(inputs, (int, np.integer)):
@@ -158,7 +164,10 @@ def record_network(
     count = rows.shape[0]
     tangents = count if set(TANGENT) & set(statistics) else 0
     backward = bool(set(REVERSE) & set(statistics))
-    first, later = KERNELS[weights](
+    kernel = propagate_dense if weights == "dense" else propagate_plain
+    if weights == "matrix_free" and count == 1 and width > NARROW:
+        kernel = partial(propagate_single, neurons_at_once=neurons_at_once)
+    first, later = kernel(
         layer_key,
         value_and_slope,
         jnp.asarray(sigma_w, jnp.float32),

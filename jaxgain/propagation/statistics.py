@@ -15,7 +15,9 @@ from jaxgain.propagation.rows import Factor, Rows, mean, norm, reciprocal, small
 NOT_RECORDED: Any = None
 
 Record = dict[str, Any]
-"""Statistics of one layer by name; per input (B,) unless the name says otherwise."""
+"""Statistics of one layer by name; per input (B,) but for those of `OF_ALL_INPUTS`."""
+
+OF_ALL_INPUTS = ("correlation", "correlation_h", "dead", "log_weight_grad_rms", "peak")
 
 
 class Propagation(NamedTuple):
@@ -122,10 +124,9 @@ def log_weight_gradient(delta: Factor, log_scale: Array, log_rms: Array, directi
 
 def over_inputs(record: Record) -> Record:
     """Average each statistic over the inputs: rms for `rms_*`, mean for all others, (..., B) -> (...)."""
-    whole = ("correlation", "correlation_h", "dead", "log_weight_grad_rms", "peak")
 
     def average(name: str, x: Array) -> Array:
-        if name in whole:
+        if name in OF_ALL_INPUTS:
             return x
         if not name.startswith("rms"):
             return jnp.mean(x, axis=-1)

@@ -20,7 +20,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 import jaxgain
 from jaxgain.activations import Activation, activation
 from jaxgain.propagation.config import SweepConfig, read_gains
-from jaxgain.propagation.network import record_network, steepest_slope, value_and_slope
+from jaxgain.propagation.network import NEURONS_AT_ONCE, record_network, steepest_slope, value_and_slope
 from jaxgain.theory.critical import critical_init
 from jaxgain.theory.gains import named_gains
 
@@ -184,6 +184,7 @@ def _program(
     """
     options = dict(settings)
     bias = options.pop("bias")
+    options["neurons_at_once"] = max(256, NEURONS_AT_ONCE // gains)
     branches = [partial(value_and_slope, phi) for phi in phis]
     steepest = np.array([steepest_slope(phi) for phi in phis], np.float32)
 

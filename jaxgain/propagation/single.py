@@ -1,0 +1,350 @@
+r"""A wide plain network with Gaussian weights and one input: it carries no vectors, only means over its neurons.
+
+The same network, from the same noise, as `plain` makes of one signal h and one tangent t, with the K × K algebra
+written out for K = 2. With $\hat h, \hat t$ of rms 1 and $k = \langle\hat h, \hat t\rangle$ the next layer is
+
+$$z = r E, \qquad w = s_h k E + \sqrt{1 - s_h^2 k^2}\; T, \qquad r^2 = \sigma_w^2 |h|^2 + \sigma_b^2, \quad
+s_h = \sigma_w |h| / r, \quad s_b = \sigma_b / r,$$
+
+with fresh normal E, T, then $h = \phi(z)$ and $t = \phi'(z) \odot w$. On the way back the cotangent of a layer is
+$a\,\hat h + b\,\hat t + e$ up to a number whose logarithm is carried, e fresh and normal. So every statistic is a
+mean over the neurons of a function of (E, T, e) and a few numbers, and the neurons are met in blocks that fit
+into the cache: nothing of size gains × width is ever stored.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxgain.propagation.means import any_of_batch, means, settled
+from jaxgain.propagation.rows import Rows, factor, mean, norm, reciprocal, scaled, sizes_of, stack, sum_of
+from jaxgain.propagation.statistics import OF_ALL_INPUTS, Record, observe_activations
+from jaxgain.propagation.weights import Noise, draw_noise, scan_layers, tabulated
+
+# Neurons from which the size of all of them is guessed, and how small the guess may be beside what is possible before
+# it is measured instead: float32 must hold squares of quotients of the two, and sums of them.
+SAMPLE = 64
+TRUSTED = 2.0**-40
+
+# 1 − k² below which a tangent counts as parallel to the signal: its own direction is then mostly rounding.
+PARALLEL = 1e-5
+
+
+class Layer(NamedTuple):
+    """What a layer leaves behind: means over its neurons, all scalars; h is its signal and t its tangent."""
+
+    signal: Array
+    """|h|, the rms of h."""
+    tangent: Array
+    """|t|."""
+    cosine: Array
+    """k = ⟨ĥ, t̂⟩; 0 where either is zero."""
+    fresh_signal: Array
+    """⟨ĥ, e⟩ with the layer's reverse noise e."""
+    fresh_tangent: Array
+    """⟨t̂, e⟩."""
+    over_slope: Array
+    """1/size of φ'(z), such that squares of slopes times it neither overflow nor underflow."""
+
+
+class Onward(NamedTuple):
+    """The first two rows of R and Q, scalars: how h and t enter the weights."""
+
+    length: Array
+    """r, the rms that z has in law."""
+    signal: Array
+    """s_h."""
+    bias: Array
+    """s_b."""
+    along: Array
+    """s_h k, what E contributes to w."""
+    across: Array
+    """√(1 − s_h² k²), what T contributes to w; 0 for a tangent that is zero."""
+
+
+class Returning(NamedTuple):
+    """A cotangent δ = ∂loss/∂z on its way back through the weights, scalars."""
+
+    onto_signal: Array
+    """⟨δ̂, E⟩."""
+    onto_tangent: Array
+    """⟨δ̂, T⟩."""
+    log_scale: Array
+    """log(σ_w |δ|)."""
+
+
+class Network(NamedTuple):
+    """What all layers have in common."""
+
+    value_and_slope: Callable[[Array], tuple[Array, Array]]
+    sigma_w: Array
+    sigma_b: Array | None
+    steepest: Array | float
+    neurons_at_once: int
+
+
+def propagate_single(
+    key: Array,
+    value_and_slope: Callable[[Array], tuple[Array, Array]],
+    sigma_w: Array,
+    sigma_b: Array | None,
+    inputs: Array,
+    directions: Array,
+    cotangents: Array | None,
+    *,
+    depth: int,
+    steepest: Array | float,
+    neurons_at_once: int,
+) -> tuple[Record, Record]:
+    """`propagate_plain` for inputs (1, n), directions (0 or 1, n) and more neurons than `NARROW`."""
+    network = Network(value_and_slope, sigma_w, sigma_b, steepest, neurons_at_once)
+    width, tangents = inputs.shape[1], directions.shape[0]
+    bytes_per_layer = 4 * width * (2 + tangents)
+    sizes = {"inputs": 1, "tangents": tangents, "width": width, "bias": sigma_b is not None}
+    draw = partial(draw_noise, key, reverse=cotangents is not None, **sizes)
+    draw = tabulated(draw, depth, bytes_per_layer) or draw
+    scan = partial(scan_layers, draw=draw, bytes_per_layer=bytes_per_layer)
+    rows, zero = [*inputs, *directions], jnp.zeros((), jnp.float32)
+    noise = draw(jnp.zeros((), jnp.int32))
+    start, first = _observe_input(rows, noise)
+
+    def forward(carry, xs):
+        (layer, log_jacobian), (index, _, noise) = carry, xs
+        after, record = _forward(network, layer, noise, index)
+        log_jacobian = log_jacobian + jnp.log(sigma_w) + jnp.log(after.tangent)
+        return (after, log_jacobian), (after, record | ({"log_jacobian_rms": log_jacobian} if tangents else {}))
+
+    _, (layers, records) = scan(forward, (start, zero), depth, None)
+    first |= {"log_jacobian_rms": zero} if tangents else {}
+    if cotangents is None:
+        return _per_input(first), _per_input(records)
+
+    def backward(returning, xs):
+        index, (before, layer), noise = xs
+        sent, record = _backward(network, before, layer, returning, noise, cotangents[0], index, index == depth)
+        return jax.tree.map(partial(jnp.where, index > depth), returning, sent), record
+
+    before = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b[:-1]]), start, layers)
+    returning, gradients = scan(backward, Returning(zero, zero, zero), depth, (before, layers), reverse=True)
+    first |= _observe_input_gradient(network, start, returning, rows, noise)
+    return _per_input(first), _per_input(records | gradients)
+
+
+def _onward(network: Network, layer: Layer) -> Onward:
+    """How a layer's signal and tangent enter the weights that follow."""
+    entering = network.sigma_w * layer.signal
+    if network.sigma_b is None:
+        length, bias = entering, jnp.zeros_like(entering)
+        signal = (entering > 0).astype(entering.dtype)
+    else:
+        length = jnp.hypot(entering, network.sigma_b)
+        signal, bias = entering * reciprocal(length), network.sigma_b * reciprocal(length)
+    along = signal * layer.cosine
+    across = jnp.where(layer.tangent > 0, jnp.sqrt(jnp.maximum((1 - along) * (1 + along), 0)), 0)
+    return Onward(length, signal, bias, along, across)
+
+
+def _forward(network: Network, before: Layer, noise: Noise, index: Array) -> tuple[Layer, Record]:
+    """What a layer leaves behind, and what is observed of it."""
+    tangents = len(noise.forward) - 1
+    onward = settled(lambda: _onward(network, before), index)
+    over_h, over_slope, centre = _scales(network, onward, noise.forward[0], index)
+
+    def terms(*rows: Array) -> dict[str, Array]:
+        h, slope = network.value_and_slope(onward.length * rows[0])
+        signal = h * over_h
+        shifted = signal - centre
+        found = {"shift": shifted, "spread": shifted * shifted}
+        found |= {"saturated": jnp.abs(slope) < 0.01 * network.steepest, "dead": slope == 0}
+        if noise.reverse:
+            found["fresh_signal"] = signal * rows[-1]
+        if tangents:
+            tangent = slope * over_slope * _moved(onward, *rows[:2])
+            found |= {"both": signal * tangent, "tangent": tangent * tangent}
+            if noise.reverse:
+                found["fresh_tangent"] = tangent * rows[-1]
+        return found
+
+    at_once = network.neurons_at_once
+    found = means(terms, [*noise.forward, *noise.reverse], at_once=at_once, index=index)
+    zero = jnp.zeros_like(centre)
+    mean, variance = centre + found["shift"], jnp.maximum(found["spread"] - found["shift"] ** 2, 0)
+    # A sum of squares, where the mean of squares would need a pass of its own.
+    size_h, size_t = jnp.sqrt(variance + mean * mean), jnp.sqrt(found.get("tangent", zero))
+    unit_h, unit_t, size = reciprocal(size_h), reciprocal(size_t), reciprocal(over_h)
+    layer = Layer(
+        signal=size_h * size,
+        # Slopes at activations that are no numbers may be, and mean nothing.
+        tangent=jnp.where(jnp.isfinite(size_h * size), size_t * reciprocal(over_slope), jnp.nan),
+        cosine=jnp.clip(found.get("both", zero) * unit_h * unit_t, -1, 1),
+        fresh_signal=found.get("fresh_signal", zero) * unit_h,
+        fresh_tangent=found.get("fresh_tangent", zero) * unit_t,
+        over_slope=over_slope,
+    )
+    rms_e = jnp.sqrt(_square(noise.forward[0]))
+    record = {
+        "mean": mean * size,
+        "std": jnp.sqrt(variance) * size,
+        "rms_h": layer.signal,
+        "peak": layer.signal,
+        "rms_z": onward.length * rms_e,
+        "saturated": found["saturated"],
+        "dead": found["dead"],
+    }
+    return layer, record
+
+
+def _moved(onward: Onward, signal_noise: Array, tangent_noise: Array) -> Array:
+    """The tangent behind the weights, w = W t̂."""
+    return onward.along * signal_noise + onward.across * tangent_noise
+
+
+def _scales(network: Network, onward: Onward, noise: Array, index: Array) -> tuple[Array, Array, Array]:
+    """1/size of h and of φ'(z), such that squares neither overflow nor underflow, and a centre near mean(h)/size.
+
+    From a few neurons, unless in some network of the batch those may be too far from the others.
+    """
+    few = jnp.concatenate([noise[:SAMPLE], jnp.array([-5.0, 5.0])])
+    h, slope = network.value_and_slope(onward.length * few)
+    guess = jnp.stack([jnp.sum(jnp.abs(x[:SAMPLE]) / SAMPLE) for x in (h, slope)])
+    bounds = jnp.stack([jnp.max(jnp.abs(h[SAMPLE:])), jnp.asarray(network.steepest, h.dtype)])
+    trusted = (guess >= TRUSTED * bounds) & (guess > 0) | (onward.length == 0)
+
+    def measured() -> Array:
+        def terms(e: Array) -> dict[str, Array]:
+            h, slope = network.value_and_slope(onward.length * e)
+            # The plain mean underflows at the lower end of the format, the raised one overflows at the upper one.
+            return {
+                "a": jnp.abs(h),
+                "b": jnp.abs(slope),
+                "c": jnp.abs(h) * 2.0**64,
+                "d": jnp.abs(slope) * 2.0**64,
+            }
+
+        found = means(terms, [noise], at_once=network.neurons_at_once, index=index)
+        plain, raised = jnp.stack([found["a"], found["b"]]), jnp.stack([found["c"], found["d"]])
+        return jnp.where(plain > 2.0**-40, plain, raised * 2.0**-64)
+
+    def scales(sizes: Array) -> tuple[Array, Array, Array]:
+        over_h, over_slope = reciprocal(sizes)
+        return over_h, over_slope, jnp.mean(h[:SAMPLE] * over_h)
+
+    return lax.cond(any_of_batch(~jnp.all(trusted)), lambda: scales(measured()), lambda: scales(guess))
+
+
+def _coefficients(onward: Onward, layer: Layer, returning: Returning, fresh_bias: Array) -> tuple[Array, Array]:
+    """(a, b) of a layer's cotangent a ĥ + b t̂ + e, from what came back through the weights above it.
+
+    With the rows of Q, q₁ = (s_h ĥ, s_b) and q₂ = (t̂ − s_h k s_h ĥ, −s_h k s_b)/√(1 − s_h² k²): what W is known to do
+    to them replaces what fresh weights would.
+    """
+    signal = onward.signal * layer.fresh_signal + onward.bias * fresh_bias
+    first = jnp.where(onward.length > 0, returning.onto_signal - signal, 0)
+    apart = onward.across**2 > PARALLEL
+    over = jnp.where(apart, 1 / jnp.where(apart, onward.across, 1), 0)
+    second = jnp.where(apart, returning.onto_tangent - (layer.fresh_tangent - onward.along * signal) * over, 0)
+    return (first - second * over * onward.along) * onward.signal, second * over
+
+
+def _mean_square(a: Array, b: Array, layer: Layer, fresh: Array) -> Array:
+    """|a ĥ + b t̂ + e|² from the inner products of its parts; `fresh` is e."""
+    cross = a * layer.fresh_signal + b * layer.fresh_tangent + a * b * layer.cosine
+    return jnp.maximum(a * a + b * b + 2 * cross + _square(fresh), 0)
+
+
+def _backward(
+    network: Network,
+    before: Layer,
+    layer: Layer,
+    returning: Returning,
+    noise: Noise,
+    cotangent: Array,
+    index: Array,
+    last: Array,
+) -> tuple[Returning, Record]:
+    """What the cotangent of a layer sends back to the layer before, and what is observed of it."""
+    tangents = len(noise.forward) - 1
+    fresh = jnp.where(last, cotangent, noise.reverse[0])
+    a, b = _coefficients(_onward(network, layer), layer, returning, noise.bias[0] / fresh.shape[0] ** 0.5)
+    a, b = jnp.where(last, 0, a), jnp.where(last, 0, b)
+    onward, on_h, on_t = settled(
+        lambda: (_onward(network, before), a * reciprocal(layer.signal), b * reciprocal(layer.tangent)), index
+    )
+
+    def gradients(*rows: Array) -> Rows:
+        h, slope = network.value_and_slope(onward.length * rows[0])
+        gradient = on_h * h + rows[-1]
+        if tangents:
+            gradient = gradient + on_t * slope * _moved(onward, *rows[:2])
+        return [gradient, slope * layer.over_slope * gradient]
+
+    def terms(*rows: Array) -> dict[str, Array]:
+        *noise, _, gradient, delta = rows
+        onto = {f"onto{i}": delta * row for i, row in enumerate(noise)}
+        return {"size": jnp.abs(gradient), "delta": delta * delta, **onto}
+
+    at_once = network.neurons_at_once
+    found = means(terms, [*noise.forward, fresh], stored=gradients, at_once=at_once, index=index)
+    # The last layer's gradient is the cotangent, also where its activations are no numbers.
+    squared = jnp.where(last, _square(cotangent), _mean_square(a, b, layer, fresh))
+    gradient = jnp.where(last, mean(jnp.abs(cotangent)), found["size"])
+    size = jnp.sqrt(found["delta"])
+    log_delta = returning.log_scale + jnp.log(size) + jnp.log(reciprocal(layer.over_slope))
+    sent = Returning(
+        onto_signal=found["onto0"] * reciprocal(size),
+        onto_tangent=found.get("onto1", jnp.zeros_like(size)) * reciprocal(size),
+        log_scale=log_delta + jnp.log(network.sigma_w),
+    )
+    record = {
+        "log_grad_rms": returning.log_scale + 0.5 * jnp.log(squared),
+        "log_grad_mean_abs": returning.log_scale + jnp.log(gradient),
+        "log_weight_grad_rms": log_delta + jnp.log(before.signal),
+    }
+    return sent, record
+
+
+def _observe_input(rows: Rows, noise: Noise) -> tuple[Layer, Record]:
+    """Layer 0: its rows are given, the signal and the tangent if there is one."""
+    sizes = sizes_of(rows, whole_range=1)
+    units = scaled(rows, reciprocal(sizes))
+    lower = factor(units, careful=1).lower
+    lengths = norm(lower)
+    fresh = stack([mean(unit * noise.reverse[0]) if noise.reverse else jnp.zeros(()) for unit in units])
+    signal, *tangent = zip(sizes * lengths, lower[:, 0] * reciprocal(lengths), fresh * reciprocal(lengths), strict=True)
+    zero = jnp.zeros((), lower.dtype)
+    length, cosine, fresh_tangent = tangent[0] if tangent else (zero, zero, zero)
+    record = observe_activations(units[:1], sizes[:1], lower[:1, :1])
+    layer = Layer(signal[0], length, cosine, signal[2], fresh_tangent, over_slope=jnp.ones_like(zero))
+    return layer, {name: x if x.ndim == 0 else x[0] for name, x in record.items()}
+
+
+def _observe_input_gradient(network: Network, layer: Layer, returning: Returning, rows: Rows, noise: Noise) -> Record:
+    a, b = _coefficients(_onward(network, layer), layer, returning, noise.bias[0] / rows[0].shape[0] ** 0.5)
+    on_rows = [a * reciprocal(layer.signal), b * reciprocal(layer.tangent)]
+
+    def terms(e: Array, *rows: Array) -> dict[str, Array]:
+        return {"size": jnp.abs(sum_of([e, *(c * row for c, row in zip(on_rows, rows, strict=False))]))}
+
+    at_once, index = network.neurons_at_once, jnp.zeros((), jnp.int32)
+    found = means(terms, [*noise.reverse, *rows], at_once=at_once, index=index)
+    log_rms = 0.5 * jnp.log(_mean_square(a, b, layer, noise.reverse[0]))
+    return {
+        "log_grad_rms": returning.log_scale + log_rms,
+        "log_grad_mean_abs": returning.log_scale + jnp.log(found["size"]),
+    }
+
+
+def _per_input(record: Record) -> Record:
+    """Records with their axis for the inputs, and no correlation, as there is one input."""
+    record = {name: x if name in OF_ALL_INPUTS else x[..., None] for name, x in record.items()}
+    nothing = jnp.full_like(record["peak"], jnp.nan)
+    return record | {"correlation": nothing, "correlation_h": nothing}
+
+
+def _square(x: Array) -> Array:
+    """Mean of x² over the neurons, (n,) -> ()."""
+    return mean(x * x)
