@@ -81,6 +81,52 @@ def _relu6(x):
     return jnp.minimum(jax.nn.relu(x), 6.0)
 
 
+# The normal tail P(Z > a) = exp(−a²/2) R(a), a ≥ 0: R as a polynomial in 1/(1 + a/4), fitted for the smallest relative
+# error on 0 ≤ a ≤ 14, where the tail leaves float32; that error is 1.5e-8, a quarter of a unit in the last place.
+_TAIL = (
+    -2.16002656e-05,
+    0.100229002,
+    0.0948202131,
+    0.121568144,
+    -0.020384729,
+    0.304488292,
+    -0.333471152,
+    0.395003013,
+    -0.196178062,
+    0.0339468714,
+)
+
+
+def _gelu(x):
+    # One exponential serves the value and the slope in float32, where erfc and its slope cost three times as much.
+    return _gelu_in_float32(x) if x.dtype == jnp.float32 else jax.nn.gelu(x, approximate=False)
+
+
+@jax.custom_jvp
+def _gelu_in_float32(x):
+    return x * _normal_below(x)[0]
+
+
+@_gelu_in_float32.defjvp
+def _(primals, tangents):
+    (x,), (moved,) = primals, tangents
+    below, density = _normal_below(x)
+    return x * below, moved * (below + x * density)
+
+
+def _normal_below(x):
+    """P(Z < x) and the density at x of a standard normal Z."""
+    # Beyond 20 the density is 0; without the minimum 0 times an infinite x has no value.
+    a = jnp.minimum(jnp.abs(x), 20.0)
+    exponential = jnp.exp(-0.5 * a * a)
+    t = 1 / (1 + 0.25 * a)
+    tail = jnp.full_like(t, _TAIL[-1])
+    for coefficient in _TAIL[-2::-1]:
+        tail = tail * t + coefficient
+    tail = tail * exponential
+    return jnp.where(x < 0, tail, 1 - tail), exponential * (2 * math.pi) ** -0.5
+
+
 def _gelu_tanh(x):
     # tanh is 1 to the last digit beyond 30; without the clip its argument, a cube, overflows at 1e13 in
     # float32.
@@ -123,7 +169,7 @@ _FORMULAS: dict[str, _Formula] = {
     "elu": _Formula(lambda x, alpha: jax.nn.elu(x, alpha), (1.0,), kinks=(0.0,)),
     "celu": _Formula(lambda x, alpha: jax.nn.celu(x, alpha), (1.0,), kinks=(0.0,), positive=True),
     "selu": _Formula(lambda x: jax.nn.selu(x), kinks=(0.0,)),
-    "gelu": _Formula(lambda x: jax.nn.gelu(x, approximate=False)),
+    "gelu": _Formula(_gelu),
     "gelu_tanh": _Formula(_gelu_tanh),
     "quick_gelu": _Formula(lambda x: x * jax.nn.sigmoid(1.702 * x)),
     "silu": _Formula(lambda x: jax.nn.silu(x)),

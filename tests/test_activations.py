@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
 import pytest
+from scipy import special
 
 from jaxgain.activations import ACTIVATIONS, ALIASES, Activation, activation, slope, value_and_slope
 
@@ -255,3 +256,20 @@ def test_slope_of_a_step_is_zero_and_of_softsign_at_zero_is_one():
     assert slope(activation("step"), jnp.asarray([-1.0, 0.0, 1.0])).tolist() == [0.0, 0.0, 0.0]
     assert slope(activation("softsign"), jnp.asarray([0.0])).tolist() == [1.0]
     assert slope(activation("squareplus"), jnp.asarray([0.0])).tolist() == [0.5]
+
+
+def test_gelu_in_float32_keeps_its_tail_and_its_slope():
+    z = np.float32(np.linspace(-11, 11, 20001)).astype(np.float64)
+    value, slope = jax.jvp(activation("gelu"), (jnp.float32(z),), (jnp.ones(len(z), jnp.float32),))
+    below, density = special.ndtr(z), np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    # z²/2 is rounded before its exponential is taken; the rest is a few units in the last place.
+    tolerance = (z**2 / 2 + 8) * 2.0**-23
+    assert (abs(np.float64(value) - z * below) <= tolerance * abs(z) * below).all()
+    assert (abs(np.float64(slope) - (below + z * density)) <= tolerance * (below + abs(z) * density)).all()
+
+
+def test_gelu_in_float32_has_its_limits_and_half_a_slope_at_zero():
+    z = jnp.array([-1e30, 0.0, 1e30], jnp.float32)
+    value, slope = jax.jvp(activation("gelu"), (z,), (jnp.ones_like(z),))
+    assert value.tolist() == [0.0, 0.0, float(z[2])]
+    assert slope.tolist() == pytest.approx([0.0, 0.5, 1.0], abs=2.0**-23)

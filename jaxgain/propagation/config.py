@@ -28,8 +28,9 @@ if TYPE_CHECKING:  # what Python accepts
     Activations = Sequence[str | Callable[..., Any]]
     Gains = Sequence[float | str]
     Statistics = Sequence[str]
+    Depths = Sequence[int | str]
 else:
-    Activations = Gains = Statistics = Words
+    Activations = Gains = Statistics = Depths = Words
 
 Weights = Literal["matrix_free", "dense"]
 Cotangent = Literal["random", "sum"]
@@ -89,6 +90,10 @@ class SweepConfig:
     depth: int = 100
     """Layers."""
 
+    depths: Depths = Words(())
+    """Final depths whose gradients to record, beside the whole depth: whole numbers such as 10 20, or
+    start:stop:count; each gives the profile of a network that ends there. None: only the whole depth."""
+
     seeds: int = 16
     """Independent networks per activation and gain."""
 
@@ -138,6 +143,7 @@ class SweepConfig:
             put(self, name, _count(name, getattr(self, name), least, meaning))
         for name, (legal, expected) in _REALS.items():
             put(self, name, _real(name, getattr(self, name), legal, expected))
+        put(self, "depths", Words(_depths(self.depths, self.depth)))
         for name, choices in _CHOICES.items():
             _choice(name, getattr(self, name), get_args(choices))
         if self.record_every > self.depth:
@@ -238,18 +244,18 @@ def _legal_gain(value: float, came: object, position: int) -> float:
     return value
 
 
-def _range(text: str) -> tuple[float, ...]:
+def _range(text: str, what: str = "gains") -> tuple[float, ...]:
     """The numbers of `start:stop:count`, both ends included; nothing for a kind's name."""
     if ":" not in text:
         return ()
     parts = text.split(":")
     if len(parts) != 3 or not parts[2].strip().isdecimal() or int(parts[2]) < 2:
         raise ValueError(
-            f"a range of gains is start:stop:count with a count of at least 2, e.g. 0.5:3:16, got {text!r}"
+            f"a range of {what} is start:stop:count with a count of at least 2, e.g. 0.5:3:16, got {text!r}"
         )
     start, stop = (_exact(_legal_gain(_read(part.strip()), text, i)) for i, part in enumerate(parts[:2]))
     if stop <= start:
-        raise ValueError(f"a range of gains must rise from start to stop, got {text!r}")
+        raise ValueError(f"a range of {what} must rise from start to stop, got {text!r}")
     last = int(parts[2]) - 1
     return tuple(float(start + (stop - start) * i / last) for i in range(last + 1))
 
@@ -279,6 +285,19 @@ def _statistics(given: Any) -> tuple[str, ...]:
         _choice("statistics", name, STATISTICS)
     _distinct("statistics", names)
     return tuple(names)
+
+
+def _depths(given: Any, depth: int) -> tuple[int, ...]:
+    """Rising, with the whole depth; none where none was given."""
+    depths: set[int] = set()
+    for item in [given] if isinstance(given, (str, numbers.Integral)) else given:
+        for value in _range(item, "depths") if isinstance(item, str) and ":" in item else [item]:
+            # Words and the ends of ranges are whole numbers in another dress.
+            whole = int(float(value)) if str(value).removesuffix(".0").isdecimal() else value
+            depths |= {depth, _count("depths", whole, 1, "is the last layer of a network")}
+    if depths and max(depths) > depth:
+        raise ValueError(f"depths must be at most the depth, {depth}, got {max(depths)}; raise depth")
+    return tuple(sorted(depths))
 
 
 def _listed(name: str, given: Any, *, lone: type | tuple[type, ...], example: str) -> list[Any]:

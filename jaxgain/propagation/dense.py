@@ -21,7 +21,7 @@ from jaxgain.propagation.statistics import (
     observe_preactivations,
     observe_slopes,
 )
-from jaxgain.propagation.weights import draw_matrix, scan_layers
+from jaxgain.propagation.weights import draw_matrix, for_each_depth, scan_layers
 
 
 def propagate_dense(
@@ -34,6 +34,7 @@ def propagate_dense(
     cotangents: Array | None,
     *,
     depth: int,
+    depths: tuple[int, ...] = (),
     steepest: Array | float,
 ) -> tuple[Record, Record]:
     """Records of layer 0 and of layers 1 … depth (leading axis) for inputs (B, n), directions (T, n), T = 0 or B."""
@@ -60,19 +61,28 @@ def propagate_dense(
         return _observed(first), _observed(records)
 
     def reverse(carry, xs):
-        (gradient, log_scale), (layer, (z, log_rms, rows), (weights, _)) = carry, xs
+        layer, (z, log_rms, rows), (weights, _) = xs
         _, slope = value_and_slope(z)
-        record = _observe_gradients(gradient, log_scale)
-        deltas, peak = unit_size(list(slope * gradient))
-        log_delta = log_scale + jnp.log(peak)
-        record["log_weight_grad_rms"] = log_weight_gradient(factor(deltas, careful=signals), log_delta, log_rms, rows)
-        sent = product(jnp.stack(deltas), weights), log_delta + jnp.log(sigma_w)
-        return jax.tree.map(partial(jnp.where, layer > depth), carry, sent), record
+
+        def step(final, carry):
+            gradient, log_scale = carry
+            record = _observe_gradients(gradient, log_scale)
+            deltas, peak = unit_size(list(slope * gradient))
+            log_delta = log_scale + jnp.log(peak)
+            delta = factor(deltas, careful=signals)
+            record["log_weight_grad_rms"] = log_weight_gradient(delta, log_delta, log_rms, rows)
+            sent = product(jnp.stack(deltas), weights), log_delta + jnp.log(sigma_w)
+            beyond = partial(jnp.where, layer > final)
+            return jax.tree.map(beyond, carry, sent), {name: beyond(jnp.nan, x) for name, x in record.items()}
+
+        return for_each_depth(step, depth, depths)(carry)
 
     before = [jnp.concatenate([first[name][None], records[name][:-1]]) for name in ("log_rms", "directions")]
-    arrived = (cotangents, jnp.zeros(signals, inputs.dtype))
-    (gradient, log_scale), gradients = scan(reverse, arrived, depth, (preactivations, *before), reverse=True)
-    return _observed(first) | _observe_gradients(gradient, log_scale), _observed(records) | gradients
+    start = lambda final, zeros: (cotangents, zeros)
+    arrived = for_each_depth(start, depth, depths)(jnp.zeros((*[len(depths)] * bool(depths), signals), inputs.dtype))
+    returned, gradients = scan(reverse, arrived, depth, (preactivations, *before), reverse=True)
+    at_input = for_each_depth(lambda final, returned: _observe_gradients(*returned), depth, depths)(returned)
+    return _observed(first) | at_input, _observed(records) | gradients
 
 
 def _observe_z(z: Array) -> Record:

@@ -1,6 +1,7 @@
 """Means over very many neurons: in blocks that fit into the cache, several at a time, as the device likes it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -8,12 +9,24 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
-from jaxgain.propagation.rows import Rows, mean, product, products_are_faster, sum_of
+from jaxgain.propagation.rows import (
+    NARROW,
+    Rows,
+    mean,
+    mean_of_parts,
+    parts_of,
+    product,
+    products_are_faster,
+    sizes_of,
+    sum_of,
+)
 
 T = TypeVar("T")
 
-# Parts of a row that are added to one another before they are summed up: fewer and longer sums per pass.
-PARTS = 4
+# Neurons from which the size of all of them is guessed, and how small the guess may be beside what is possible before
+# it is measured instead: float32 must hold squares of quotients of the two, and sums of them.
+SAMPLE = 62
+TRUSTED = 2.0**-40
 
 # float32 counts to 2**24, so two counts up to 2**12 − 1 are exact as one number.
 COUNTED = 2**12
@@ -25,12 +38,10 @@ def means(
     *,
     at_once: int,
     index: Array,
-    stored: Callable[..., Rows] | None = None,
 ) -> dict[str, Array]:
     """Means over the neurons of each of the `terms(*rows)`, elementwise functions of rows (n,) -> scalars.
 
-    The mean of a condition is the fraction of neurons that meet it. No array is longer than `at_once` neurons. What
-    `stored(*rows)` returns follows the rows as arguments of `terms`; it is computed once and not again in each term.
+    The mean of a condition is the fraction of neurons that meet it. No array is longer than `at_once` neurons.
     `index` is as in `settled`.
 
     >>> x = jnp.arange(10.0)
@@ -40,9 +51,7 @@ def means(
     """
 
     def of_block(block: list[Array]) -> dict[str, Array]:
-        given = settled(lambda: block, index)
-        made = settled(lambda: stored(*given), index) if stored else []
-        return _means(terms, [*given, *made])
+        return _means(terms, settled(lambda: block, index))
 
     width = rows[0].shape[0]
     blocks = -(-width // at_once)
@@ -65,27 +74,50 @@ def means(
 
 
 def _means(terms: Callable[..., dict[str, Array]], rows: Rows) -> dict[str, Array]:
-    width = rows[0].shape[0]
-    parts = PARTS if products_are_faster() and width % PARTS == 0 else 1
-    pieces = [terms(*(row.reshape(parts, -1)[i] for row in rows)) for i in range(parts)]
+    pieces = [terms(*parts) for parts in zip(*map(parts_of, rows), strict=True)]
     numbers = {name for name, x in pieces[0].items() if x.dtype != jnp.bool}
-    found = {name: mean(sum_of(piece[name] for piece in pieces)) / parts for name in sorted(numbers)}
+    found = {name: mean_of_parts([piece[name] for piece in pieces]) for name in sorted(numbers)}
     conditions = sorted(set(pieces[0]) - numbers)
-    while conditions:
-        two, conditions = conditions[:2], conditions[2:]
-        if width >= COUNTED:
-            two, conditions = two[:1], [*two[1:], *conditions]
-        weights = [1, COUNTED][: len(two)]
-        both = sum_of(
-            sum_of(jnp.where(piece[name], jnp.float32(w), 0) for name, w in zip(two, weights, strict=True))
-            for piece in pieces
-        )
-        # Sums of whole numbers are exact, which means would not be.
-        count = product(both, jnp.ones_like(both)) if products_are_faster() else jnp.sum(both)
-        found[two[0]] = (count % COUNTED if len(two) == 2 else count) / width
-        if len(two) == 2:
-            found[two[1]] = count // COUNTED / width
-    return found
+    counted = fractions([[piece[name] for piece in pieces] for name in conditions])
+    return found | dict(zip(conditions, counted, strict=True))
+
+
+def fractions(conditions: list[list[Array]]) -> list[Array]:
+    """Fraction of the neurons that meet each condition, given in parts of equal length (n / parts,), exactly.
+
+    >>> x = jnp.arange(8)
+    >>> [float(fraction) for fraction in fractions([[x[:4] > 1, x[4:] > 1], [x[:4] > 6, x[4:] > 6]])]
+    [0.75, 0.125]
+    """
+    if not conditions:
+        return []
+    (one, *others), width = conditions, len(conditions[0]) * conditions[0][0].shape[0]
+    if width >= COUNTED or not others:
+        return [_count(one) / width, *fractions(others)]
+    both = _count(one, others[0])
+    return [both % COUNTED / width, both // COUNTED / width, *fractions(others[1:])]
+
+
+def _count(*conditions: list[Array]) -> Array:
+    """How many neurons meet the first condition, plus `COUNTED` times how many meet the second."""
+    parts = [[condition.astype(jnp.float32) for condition in same] for same in zip(*conditions, strict=True)]
+    number = sum_of(part[0] + COUNTED * part[1] if len(part) == 2 else part[0] for part in parts)
+    # A sum of whole numbers is exact, which a mean would not be.
+    return product(number, jnp.ones_like(number)) if products_are_faster() else jnp.sum(number)
+
+
+def guessed_sizes(rows: Rows, bounds: Array) -> Array:
+    """A size of each of K rows (n,), 0 only for zeros, such that squares of quotients neither overflow nor underflow.
+
+    From a few neurons, unless in some network of the batch those may be too far from the others: `bounds` (K,) says
+    how large the entries may be.
+    """
+    if rows[0].shape[0] <= NARROW:
+        return sizes_of(rows, whole_range=len(rows))
+    guess = jnp.stack([mean(jnp.abs(row[:SAMPLE])) for row in rows])
+    trusted = (guess >= TRUSTED * bounds) & (guess > 0)
+    measured = partial(sizes_of, rows, whole_range=len(rows))
+    return lax.cond(any_of_batch(~jnp.all(trusted)), measured, lambda: guess)
 
 
 def settled(make: Callable[[], T], index: Array) -> T:

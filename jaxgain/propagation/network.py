@@ -40,6 +40,7 @@ def propagate(
     weights: str = "matrix_free",
     distribution: str = "normal",
     block: str = "plain",
+    depths: tuple[int, ...] = (),
     cotangent: str = "random",
     input_scale: float = 1.0,
     input_correlation: float | None = None,
@@ -64,6 +65,8 @@ def propagate(
         weights: "matrix_free" or "dense".
         distribution: of the weights, "normal".
         block: how a layer is made, "plain".
+        depths: final depths, at most `depth`, whose gradients to compute beside those of the whole depth: what a
+            network that ends there would have, from the same random numbers.
         cotangent: u; "random" is standard normal per input, "sum" is all ones.
         input_scale: exact rms of each random input.
         input_correlation: exact cosine of input 1 with each other random input; None draws them independently.
@@ -72,7 +75,8 @@ def propagate(
         keep_inputs: give each statistic an axis for the inputs instead of averaging over them.
 
     Returns:
-        `Propagation`, fields of shape (1 + depth // record_every,), float32, natural logarithms.
+        `Propagation`, fields of shape (1 + depth // record_every,), float32, natural logarithms. With `depths` the
+        fields of the gradient have a leading axis of those depths in rising order, `depth` among them, NaN beyond.
 
     Raises:
         ValueError, TypeError: for sizes, names and callables that cannot be run, in one sentence.
@@ -94,11 +98,12 @@ def propagate(
         raise ValueError(
             f"init must hold one sigma_w and one sigma_b, got {init!r}; for several use jax.vmap over init"
         )
-    SweepConfig(
+    config = SweepConfig(
         activations=(phi,),
         gains=(1.0,),
         width=width,
         depth=depth,
+        depths=depths,
         inputs=count,  # pyright: ignore[reportArgumentType]
         weights=weights,  # pyright: ignore[reportArgumentType]
         distribution=distribution,  # pyright: ignore[reportArgumentType]
@@ -119,6 +124,7 @@ def propagate(
         sigma_b=init.sigma_b,
         width=width,
         depth=depth,
+        depths=tuple(map(int, config.depths)),
         inputs=inputs,
         weights=weights,
         cotangent=cotangent,
@@ -141,6 +147,7 @@ def record_network(
     sigma_b: Array | float,
     width: int,
     depth: int,
+    depths: tuple[int, ...],
     inputs: int | Array,
     weights: str,
     cotangent: str,
@@ -176,6 +183,7 @@ def record_network(
         draw_directions(input_key, tangents=tangents, width=width),
         draw_cotangents(input_key, cotangent, inputs=count, width=width) if backward else None,
         depth=depth,
+        depths=depths,
         steepest=steepest,
     )
     if not keep_inputs:
@@ -184,6 +192,8 @@ def record_network(
     peak = record.pop("peak")
     recorded = {{"q": "rms_z", "second_moment": "rms_h"}.get(name, name) for name in statistics}
     result = {name: record[name][::record_every] for name in sorted(recorded & set(record))}
+    if depths:
+        result |= {name: jnp.moveaxis(result[name], 1, 0) for name in recorded & set(REVERSE)}
     if "first_nonfinite" in statistics:
         result["first_nonfinite"] = first_layer(~jnp.isfinite(peak))
     if "first_vanished" in statistics:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxgain.propagation.means import guessed_sizes, settled
 from jaxgain.propagation.rows import (
     NARROW,
     Rows,
@@ -26,6 +27,7 @@ from jaxgain.propagation.rows import (
     factor_array,
     mean,
     norm,
+    orthonormalized,
     projections,
     reciprocal,
     scaled,
@@ -42,7 +44,7 @@ from jaxgain.propagation.statistics import (
     observe_preactivations,
     observe_slopes,
 )
-from jaxgain.propagation.weights import draw_noise, scan_layers, tabulated
+from jaxgain.propagation.weights import draw_noise, for_each_depth, scan_layers, tabulated
 
 
 class Triangle(NamedTuple):
@@ -56,6 +58,8 @@ class Triangle(NamedTuple):
     """(K, K): the part of Q on the neurons, as combinations of the rows unit[:, None] * V."""
     column: Array
     """(K,): the part of Q on the bias column."""
+    explicit: Rows | None
+    """In a narrow layer the part of Q on the neurons itself, in the place of V: `unit` is 1, `basis` the identity."""
     log_rms: Array
     """(B,) of the signal rows."""
     directions: Array
@@ -83,6 +87,7 @@ def propagate_plain(
     cotangents: Array | None,
     *,
     depth: int,
+    depths: tuple[int, ...] = (),
     steepest: Array | float,
 ) -> tuple[Record, Record]:
     """Records of layer 0 and of layers 1 … depth (leading axis) for inputs (B, n), directions (T, n), T = 0 or B.
@@ -97,12 +102,15 @@ def propagate_plain(
     scan = partial(scan_layers, bytes_per_layer=bytes_per_layer)
     rows = [*inputs, *directions]
     at_input = jnp.zeros(tangents, inputs.dtype)
-    start, first = _leave(rows, at_input, sigma_w, sigma_b, signals)
+    start, first = _leave(rows, sizes_of(rows, whole_range=signals), at_input, sigma_w, sigma_b, signals)
 
     def forward(carry, xs):
-        (triangle, log_jacobian), (_, _, noise) = carry, xs
-        rows, slopes = _arrive(value_and_slope, triangle.forward, noise.forward, signals)
-        after, record = _leave(rows, log_jacobian, sigma_w, sigma_b, signals)
+        (triangle, log_jacobian), (layer, _, noise) = carry, xs
+        lower, noise = settled(lambda: (triangle.forward, noise), layer)
+        rows, slopes = _arrive(value_and_slope, lower, noise.forward, signals)
+        extremes = [value_and_slope(norm(row) * jnp.array([-5.0, 5.0]))[0] for row in lower[:signals]]
+        bounds = jnp.stack([*(jnp.max(jnp.abs(h)) for h in extremes), *[jnp.asarray(steepest, lower.dtype)] * tangents])
+        after, record = _leave(rows, guessed_sizes(rows, bounds), log_jacobian, sigma_w, sigma_b, signals)
         record |= observe_slopes(slopes, steepest)
         record |= _observe_preactivations(triangle.forward, noise.forward, signals)
         return (after, record["log_jacobian_rms"]), (after, record)
@@ -114,28 +122,40 @@ def propagate_plain(
 
     def reverse(returning, xs):
         layer, (before, after), noise = xs
-        rows, slopes = _arrive(value_and_slope, before.forward, noise.forward, signals)
-        last = layer == depth
+        lower, noise = settled(lambda: (before.forward, noise), layer)
+        rows, slopes = _arrive(value_and_slope, lower, noise.forward, signals)
+        step = partial(turn, layer=layer, before=before, after=after, noise=noise, rows=rows, slopes=slopes)
+        return for_each_depth(step, depth, depths)(returning)
+
+    def turn(final, returning, *, layer, before, after, noise, rows, slopes):
+        last = layer == final
         fresh = [jnp.where(last, u, e) for u, e in zip(cotangents, noise.reverse, strict=True)]
         gradients, squares = _return(returning, after, rows, fresh, noise.bias, last)
         record = observe_gradients(gradients, squares, returning.log_scale)
         deltas = [slope * g for slope, g in zip(slopes, gradients, strict=True)]
-        size = sizes_of(deltas)
+        size = guessed_sizes(deltas, steepest * jnp.sqrt(squares))
         delta = factor(scaled(deltas, reciprocal(size)), careful=signals)
         log_scale = returning.log_scale + jnp.log(size)
         record["log_weight_grad_rms"] = log_weight_gradient(delta, log_scale, before.log_rms, before.directions)
         onto = reciprocal(size)[:, None] * projections(deltas, noise.forward)
         sent = Returning(onto, delta.lower, log_scale + jnp.log(sigma_w))
-        return jax.tree.map(partial(jnp.where, layer > depth), returning, sent), record
+        beyond = partial(jnp.where, layer > final)
+        return jax.tree.map(beyond, returning, sent), {name: beyond(jnp.nan, x) for name, x in record.items()}
 
     before = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b[:-1]]), start, triangles)
-    zeros = jnp.zeros((signals, signals + tangents), inputs.dtype)
-    arrived = Returning(zeros, jnp.eye(signals, dtype=inputs.dtype), zeros[:, 0])
+    arrive = lambda final, zeros: Returning(zeros, jnp.eye(signals, dtype=inputs.dtype), zeros[:, 0])
+    zeros = jnp.zeros((*[len(depths)] * bool(depths), signals, signals + tangents), inputs.dtype)
+    arrived = for_each_depth(arrive, depth, depths)(zeros)
     with_reverse = known or partial(draw, reverse=True)
     returning, gradients = scan(reverse, arrived, depth, (before, triangles), with_reverse, reverse=True)
     noise = with_reverse(jnp.zeros((), jnp.int32))
-    at_input, squares = _return(returning, start, rows, noise.reverse, noise.bias, False)
-    return first | observe_gradients(at_input, squares, returning.log_scale), records | gradients
+
+    def observe_input(final, returning):
+        del final
+        at_input, squares = _return(returning, start, rows, noise.reverse, noise.bias, False)
+        return observe_gradients(at_input, squares, returning.log_scale)
+
+    return first | for_each_depth(observe_input, depth, depths)(returning), records | gradients
 
 
 def _arrive(value_and_slope: Callable, lower: Array, noise: Rows, signals: int) -> tuple[Rows, Rows]:
@@ -147,32 +167,61 @@ def _arrive(value_and_slope: Callable, lower: Array, noise: Rows, signals: int) 
 
 
 def _leave(
-    rows: Rows, log_jacobian: Array, sigma_w: Array, sigma_b: Array | None, signals: int
+    rows: Rows, peak: Array, log_jacobian: Array, sigma_w: Array, sigma_b: Array | None, signals: int
 ) -> tuple[Triangle, Record]:
-    """The triangle that a layer's rows leave, and what is observed of them."""
-    peak = sizes_of(rows, whole_range=signals)
+    """The triangle that a layer's rows of size `peak` leave, and what is observed of them."""
     units = scaled(rows, reciprocal(peak))
     lower, inverse = factor(units, careful=signals)
     record = observe_activations(units[:signals], peak[:signals], lower[:signals, :signals])
     lengths = norm(lower[signals:])
     record["log_jacobian_rms"] = log_jacobian + jnp.log(sigma_w) + jnp.log(peak[signals:]) + jnp.log(lengths)
     signal_size = sigma_w * peak[:signals]
+    if rows[0].shape[0] <= NARROW:
+        left = _leave_narrow(units, lengths, signal_size, sigma_b)
+    else:
+        left = _leave_wide(lower, inverse, lengths, peak, signal_size, sigma_b)
+    own = directions_of(lower[:signals, :signals])
+    return Triangle(*left, jnp.log(record["rms_h"]), own), record
+
+
+def _leave_narrow(
+    units: Rows, lengths: Array, signal_size: Array, sigma_b: Array | None
+) -> tuple[Array, Array, Array, Array, Rows]:
+    """`forward` to `explicit` of a triangle, R and Q from one Gram–Schmidt over neurons and bias column.
+
+    The few neurons of a narrow layer are often all saturated, and its rows so nearly parallel that small
+    combinations of them are no longer orthonormal.
+    """
+    width = units[0].shape[0]
+    sigma_b = jnp.zeros_like(signal_size) if sigma_b is None else sigma_b
+    size = jnp.maximum(signal_size, sigma_b)
+    factors = jnp.concatenate([signal_size * reciprocal(size), reciprocal(lengths)])
+    bias = jnp.concatenate([sigma_b * reciprocal(size), jnp.zeros_like(lengths)])
+    augmented = jnp.concatenate([jnp.stack(scaled(units, factors)), width**0.5 * bias[:, None]], axis=1)
+    orthonormal, lower, _ = orthonormalized(augmented, width)
+    forward = jnp.concatenate([size, jnp.ones_like(lengths)])[:, None] * lower
+    ones = jnp.ones_like(bias)
+    return forward, ones, jnp.diag(ones), orthonormal[:, -1] / width**0.5, list(orthonormal[:, :-1])
+
+
+def _leave_wide(
+    lower: Array, inverse: Array, lengths: Array, peak: Array, signal_size: Array, sigma_b: Array | None
+) -> tuple[Array, Array, Array, Array, None]:
+    """The same from the small factors of the rows alone, without another pass over the neurons."""
+    signals = signal_size.shape[0]
     tangent = lower[signals:] * reciprocal(lengths)[:, None]
     if sigma_b is None:
         forward = jnp.concatenate([lower[:signals] * signal_size[:, None], tangent])
-        basis, column = inverse, jnp.zeros(len(rows), peak.dtype)
-    else:
-        # Each augmented row is divided by its own size, so that a tiny signal beside a bias keeps its digits.
-        size = jnp.maximum(signal_size, sigma_b)
-        signal = lower[:signals] * (signal_size * reciprocal(size))[:, None]
-        bias = jnp.concatenate([sigma_b * reciprocal(size), jnp.zeros(len(rows) - signals, peak.dtype)])
-        augmented = jnp.concatenate([jnp.concatenate([signal, tangent]), bias[:, None]], axis=1)
-        small = factor_array(augmented * augmented.shape[1] ** 0.5)
-        forward = jnp.concatenate([size, jnp.ones(len(rows) - signals, peak.dtype)])[:, None] * small.lower
-        mix = small_product(small.inverse, augmented)
-        basis, column = small_product(mix[:, :-1], inverse), mix[:, -1]
-    own = directions_of(lower[:signals, :signals])
-    return Triangle(forward, reciprocal(peak), basis, column, jnp.log(record["rms_h"]), own), record
+        return forward, reciprocal(peak), inverse, jnp.zeros_like(peak), None
+    # Each augmented row is divided by its own size, so that a tiny signal beside a bias keeps its digits.
+    size = jnp.maximum(signal_size, sigma_b)
+    signal = lower[:signals] * (signal_size * reciprocal(size))[:, None]
+    bias = jnp.concatenate([sigma_b * reciprocal(size), jnp.zeros_like(lengths)])
+    augmented = jnp.concatenate([jnp.concatenate([signal, tangent]), bias[:, None]], axis=1)
+    small = factor_array(augmented * augmented.shape[1] ** 0.5)
+    forward = jnp.concatenate([size, jnp.ones_like(lengths)])[:, None] * small.lower
+    mix = small_product(small.inverse, augmented)
+    return forward, reciprocal(peak), small_product(mix[:, :-1], inverse), mix[:, -1], None
 
 
 def _return(
@@ -183,6 +232,7 @@ def _return(
     The cotangents of the last layer are `fresh` itself.
     """
     width = rows[0].shape[0]
+    rows = rows if triangle.explicit is None else triangle.explicit
     on_neurons = small_product((triangle.unit[:, None] * projections(rows, fresh)).T, triangle.basis.T)
     seen = on_neurons + bias[:, None] * triangle.column[None, :] / width**0.5
     along = returning.onto_forward - small_product(returning.lower, seen)

@@ -22,6 +22,9 @@ UNROLLED = 4
 # Up to this width there may be as many rows as directions, differences of nearly equal numbers matter, and no time.
 NARROW = 64
 
+# Parts of a row that are added to one another before they are summed up: fewer and longer sums per pass.
+PARTS = 4
+
 
 Rows = list[Array]
 """K vectors of shape (n,). Kept apart, not stacked: a stack inside a loop over neurons is not vectorized."""
@@ -43,9 +46,22 @@ def products_are_faster() -> bool:
 
 def mean(x: Array) -> Array:
     """Mean over the neurons, (n,) -> ()."""
-    if products_are_faster():
-        return product(x, jnp.full(x.shape, 1 / x.shape[0], x.dtype))
-    return jnp.mean(x)
+    return mean_of_parts(parts_of(x))
+
+
+def parts_of(x: Array) -> Rows:
+    """One row of many neurons as `PARTS` of equal length, where that makes sums faster; else the row itself."""
+    width = x.shape[0]
+    divided = products_are_faster() and width > NARROW and width % PARTS == 0
+    return list(x.reshape(PARTS, -1)) if divided else [x]
+
+
+def mean_of_parts(parts: Rows) -> Array:
+    """Mean over the neurons of a row that is given as `parts_of` it -> ()."""
+    added = sum_of(parts)
+    if not products_are_faster():
+        return jnp.mean(added) / len(parts)
+    return product(added, jnp.full(added.shape, 1 / (len(parts) * added.shape[0]), added.dtype))
 
 
 def magnitude(row: Array, *, whole_range: bool = False) -> Array:
@@ -71,7 +87,9 @@ def product(a: Array, b: Array) -> Array:
 
 def small_product(a: Array, b: Array) -> Array:
     """Matrix product of matrices of a few entries, (i, k), (k, j) -> (i, j), fused with what is around it."""
-    return jnp.sum(a[:, :, None] * b[None, :, :], axis=1)
+    if a.shape[1] > 2 * UNROLLED:
+        return jnp.sum(a[:, :, None] * b[None, :, :], axis=1)
+    return sum_of(a[:, k, None] * b[None, k, :] for k in range(a.shape[1]))
 
 
 def projections(rows: Rows, noise: Rows) -> Array:
@@ -188,7 +206,16 @@ def _without(row: Array, along: list[Array], basis: Rows, over: list[Array]) -> 
 
 def factor_array(rows: Array) -> Factor:
     """`factor` of rows (K, n) in one array, as a loop: for many rows, or for very short ones."""
-    count, width = rows.shape
+    return Factor(*orthonormalized(rows, rows.shape[1])[1:])
+
+
+def orthonormalized(rows: Array, width: int) -> tuple[Array, Array, Array]:
+    """Rows (K, n) -> their orthonormal basis (K, n) itself and both matrices of their `Factor`.
+
+    Inner products are sums over the columns divided by `width`. The basis is orthonormal to rounding however close
+    the rows are, `inverse @ rows` only to rounding divided by the angle between them.
+    """
+    count = rows.shape[0]
 
     def add_row(i, state):
         basis, lower, inverse = state
@@ -197,7 +224,7 @@ def factor_array(rows: Array) -> Factor:
         second = product(basis, rest) / width
         rest = rest - product(second, basis)
         along = first + second
-        size, over = _residual(jnp.mean(rest * rest), jnp.sum(along * along))
+        size, over = _residual(jnp.sum(rest * rest) / width, jnp.sum(along * along))
         unit = jnp.zeros(count, rows.dtype).at[i].set(1)
         return (
             basis.at[i].set(rest * over),
@@ -206,7 +233,7 @@ def factor_array(rows: Array) -> Factor:
         )
 
     empty = jnp.zeros((count, count), rows.dtype)
-    return Factor(*lax.fori_loop(0, count, add_row, (jnp.zeros_like(rows), empty, empty))[1:])
+    return lax.fori_loop(0, count, add_row, (jnp.zeros_like(rows), empty, empty))
 
 
 def _residual(squared: Array, squared_along: Array) -> tuple[Array, Array]:

@@ -20,15 +20,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxgain.propagation.means import any_of_batch, means, settled
+from jaxgain.propagation.means import SAMPLE, TRUSTED, any_of_batch, means, settled
 from jaxgain.propagation.rows import Rows, factor, mean, norm, reciprocal, scaled, sizes_of, stack, sum_of
 from jaxgain.propagation.statistics import OF_ALL_INPUTS, Record, observe_activations
-from jaxgain.propagation.weights import Noise, draw_noise, scan_layers, tabulated
-
-# Neurons from which the size of all of them is guessed, and how small the guess may be beside what is possible before
-# it is measured instead: float32 must hold squares of quotients of the two, and sums of them.
-SAMPLE = 64
-TRUSTED = 2.0**-40
+from jaxgain.propagation.weights import Noise, draw_noise, for_each_depth, scan_layers, tabulated
 
 # 1 − k² below which a tangent counts as parallel to the signal: its own direction is then mostly rounding.
 PARALLEL = 1e-5
@@ -97,6 +92,7 @@ def propagate_single(
     cotangents: Array | None,
     *,
     depth: int,
+    depths: tuple[int, ...] = (),
     steepest: Array | float,
     neurons_at_once: int,
 ) -> tuple[Record, Record]:
@@ -125,12 +121,22 @@ def propagate_single(
 
     def backward(returning, xs):
         index, (before, layer), noise = xs
-        sent, record = _backward(network, before, layer, returning, noise, cotangents[0], index, index == depth)
-        return jax.tree.map(partial(jnp.where, index > depth), returning, sent), record
+
+        def step(final, returning):
+            sent, record = _backward(network, before, layer, returning, noise, cotangents[0], index, index == final)
+            beyond = partial(jnp.where, index > final)
+            return jax.tree.map(beyond, returning, sent), {name: beyond(jnp.nan, x) for name, x in record.items()}
+
+        return for_each_depth(step, depth, depths)(returning)
 
     before = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b[:-1]]), start, layers)
-    returning, gradients = scan(backward, Returning(zero, zero, zero), depth, (before, layers), reverse=True)
-    first |= _observe_input_gradient(network, start, returning, rows, noise)
+    arrived = for_each_depth(lambda final, zero: Returning(zero, zero, zero), depth, depths)(
+        jnp.zeros(len(depths) or ())
+    )
+    returning, gradients = scan(backward, arrived, depth, (before, layers), reverse=True)
+    first |= for_each_depth(
+        lambda final, returning: _observe_input_gradient(network, start, returning, rows, noise), depth, depths
+    )(returning)
     return _per_input(first), _per_input(records | gradients)
 
 
@@ -208,9 +214,9 @@ def _scales(network: Network, onward: Onward, noise: Array, index: Array) -> tup
 
     From a few neurons, unless in some network of the batch those may be too far from the others.
     """
-    few = jnp.concatenate([noise[:SAMPLE], jnp.array([-5.0, 5.0])])
+    few = settled(lambda: jnp.concatenate([noise[:SAMPLE], jnp.array([-5.0, 5.0])]), index)
     h, slope = network.value_and_slope(onward.length * few)
-    guess = jnp.stack([jnp.sum(jnp.abs(x[:SAMPLE]) / SAMPLE) for x in (h, slope)])
+    guess = jnp.stack([mean(jnp.abs(x[:SAMPLE])) for x in (h, slope)])
     bounds = jnp.stack([jnp.max(jnp.abs(h[SAMPLE:])), jnp.asarray(network.steepest, h.dtype)])
     trusted = (guess >= TRUSTED * bounds) & (guess > 0) | (onward.length == 0)
 
@@ -231,7 +237,7 @@ def _scales(network: Network, onward: Onward, noise: Array, index: Array) -> tup
 
     def scales(sizes: Array) -> tuple[Array, Array, Array]:
         over_h, over_slope = reciprocal(sizes)
-        return over_h, over_slope, jnp.mean(h[:SAMPLE] * over_h)
+        return over_h, over_slope, mean(h[:SAMPLE] * over_h)
 
     return lax.cond(any_of_batch(~jnp.all(trusted)), lambda: scales(measured()), lambda: scales(guess))
 
@@ -275,20 +281,17 @@ def _backward(
         lambda: (_onward(network, before), a * reciprocal(layer.signal), b * reciprocal(layer.tangent)), index
     )
 
-    def gradients(*rows: Array) -> Rows:
+    def terms(*rows: Array) -> dict[str, Array]:
         h, slope = network.value_and_slope(onward.length * rows[0])
         gradient = on_h * h + rows[-1]
         if tangents:
             gradient = gradient + on_t * slope * _moved(onward, *rows[:2])
-        return [gradient, slope * layer.over_slope * gradient]
-
-    def terms(*rows: Array) -> dict[str, Array]:
-        *noise, _, gradient, delta = rows
-        onto = {f"onto{i}": delta * row for i, row in enumerate(noise)}
+        delta = slope * layer.over_slope * gradient
+        onto = {f"onto{i}": delta * row for i, row in enumerate(rows[:-1])}
         return {"size": jnp.abs(gradient), "delta": delta * delta, **onto}
 
     at_once = network.neurons_at_once
-    found = means(terms, [*noise.forward, fresh], stored=gradients, at_once=at_once, index=index)
+    found = means(terms, [*noise.forward, fresh], at_once=at_once, index=index)
     # The last layer's gradient is the cotangent, also where its activations are no numbers.
     squared = jnp.where(last, _square(cotangent), _mean_square(a, b, layer, fresh))
     gradient = jnp.where(last, mean(jnp.abs(cotangent)), found["size"])

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from jaxgain.propagation.means import fractions
 from jaxgain.propagation.rows import Factor, Rows, mean, norm, reciprocal, small_product, stack
 
 NOT_RECORDED: Any = None
@@ -91,9 +92,10 @@ def observe_activations(rows: Rows, peak: Array, lower: Array) -> Record:
 
 def observe_slopes(slopes: Rows, steepest: Array | float) -> Record:
     """Saturated and dead fractions of the neurons from B rows of φ'(z); `steepest` = sup |φ'|."""
-    flat = [mean((jnp.abs(slope) < 0.01 * steepest).astype(slope.dtype)) for slope in slopes]
+    flat = [[jnp.abs(slope) < 0.01 * steepest] for slope in slopes]
     asleep = reduce(jnp.logical_and, [slope == 0 for slope in slopes])
-    return {"saturated": stack(flat), "dead": mean(asleep.astype(slopes[0].dtype))}
+    *saturated, dead = fractions([*flat, [asleep]])
+    return {"saturated": stack(saturated), "dead": dead}
 
 
 def observe_gradients(gradients: Rows, squares: Array, log_scale: Array) -> Record:

@@ -172,7 +172,9 @@ def missing_bias(dataset: xarray.Dataset) -> dict[str, float]:
 
 
 def complete(dataset: xarray.Dataset) -> xarray.Dataset:
-    """Return the dataset without an input axis, and with NaN (or -1) for what was not recorded."""
+    """Return the dataset of the whole depth without an input axis, with NaN (or -1) for what was not recorded."""
+    if "depth" in dataset.dims:
+        dataset = dataset.isel(depth=-1, drop=True)
     if "input" in dataset.dims:
         dataset = dataset.mean("input")
     shape = xarray.zeros_like(dataset["std" if "std" in dataset else "log_grad_rms"], dtype=float)

@@ -20,7 +20,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 import jaxgain
 from jaxgain.activations import Activation, activation
 from jaxgain.propagation.config import SweepConfig, read_gains
-from jaxgain.propagation.network import NEURONS_AT_ONCE, record_network, steepest_slope, value_and_slope
+from jaxgain.propagation.network import NEURONS_AT_ONCE, REVERSE, record_network, steepest_slope, value_and_slope
 from jaxgain.theory.critical import critical_init
 from jaxgain.theory.gains import named_gains
 
@@ -169,7 +169,7 @@ def _clusters(candidates: list[tuple[float, int]]) -> list[list[tuple[float, int
 
 def _settings(config: SweepConfig) -> tuple[tuple[str, Any], ...]:
     """What the compiled program depends on, beside the activations, as keyword arguments of `record_network`."""
-    names = ("width", "depth", "inputs", "weights", "cotangent", "input_scale", "input_correlation")
+    names = ("width", "depth", "depths", "inputs", "weights", "cotangent", "input_scale", "input_correlation")
     names += ("statistics", "record_every", "keep_inputs")
     return (*((name, getattr(config, name)) for name in names), ("bias", config.sigma_b > 0))
 
@@ -253,7 +253,8 @@ def _dataset(
     variables = {}
     for name in config.statistics:
         x = results[name]
-        dims = members + (("layer",) if x.ndim > 3 else ()) + (("input",) if x.ndim > 4 else ())
+        dims = members + (("depth",) if config.depths and name in REVERSE else ())
+        dims += tuple(dim for dim, axis in (("layer", len(dims)), ("input", len(dims) + 1)) if x.ndim > axis)
         variables[name] = (dims, x, {"long_name": LONG_NAMES[name]})
     return xr.Dataset(
         variables,
@@ -262,6 +263,7 @@ def _dataset(
             "gain": ("gain", gains, {"long_name": "gain σ_w: standard deviation of a weight times √fan_in"}),
             "seed": np.arange(config.seeds),
             "layer": ("layer", np.arange(0, config.depth + 1, config.record_every), {"long_name": "layer"}),
+            **({"depth": ("depth", list(config.depths), {"long_name": "last layer"})} if config.depths else {}),
             "critical_sigma_b": (
                 "activation",
                 [_critical_sigma_b(phi) for phi in phis],

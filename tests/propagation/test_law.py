@@ -15,6 +15,11 @@ from jaxgain.theory.meanfield import Init
 DEPTH = 6
 # Probability, over all comparisons of one test, that a correct program fails; the keys are fixed.
 FALSE_ALARM = 1e-3
+# At width 1 gradient = Jacobian is no law but an identity, up to rounding. Both passes make each weight w from two
+# normals e, by an orthonormal basis of (neuron, bias), with an error of k roundings of |e|. As w / |e| is the cosine
+# of a uniform angle, the error relative to w exceeds x with probability 2/π k 2⁻²⁴ / x, in any of the layers with
+# DEPTH times that: it has no bound, but a known tail. Measured is k = 1.6; this is the x for probability 1 at k = 5.
+ROUNDING = 2 / np.pi * DEPTH * 5 * 2.0**-24
 
 
 def observe(key, weights, phi, sigma_w, sigma_b, width, inputs, cotangent):
@@ -70,11 +75,14 @@ def assert_same_law(networks, **setting):
 
 
 def assert_same(ours, real):
-    for name in [name for name in real if np.ptp(real[name]) < 1e-3]:
-        # Not a law but an identity, as gradient = Jacobian at width 1. Rounding is not to be compared; it is largest
-        # where two saturated inputs are nearly parallel, and matters in fewer than 1% of such networks.
-        assert np.quantile(np.abs(ours.pop(name) - np.median(real[name])), 0.99) < 5e-3, name
-    p_values = {name: stats.ks_2samp(ours[name], real[name], method="asymp").pvalue for name in ours}
+    identities = [name for name in real if np.ptp(real[name]) < 1e-4]
+    for name in identities:
+        errors = np.abs(ours[name] - np.median(real[name]))
+        for tail in (0.1, 0.01, 0.001):
+            assert np.quantile(errors, 1 - tail) < ROUNDING / tail, f"{name}: tail of {tail}"
+    p_values = {
+        name: stats.ks_2samp(ours[name], real[name], method="asymp").pvalue for name in ours if name not in identities
+    }
     name = min(p_values, key=p_values.__getitem__)
     assert p_values[name] * len(p_values) > FALSE_ALARM, (
         f"{name}: p = {p_values[name]:.2g}, mean {ours[name].mean():.5g} against {real[name].mean():.5g}"
@@ -87,7 +95,7 @@ def assert_same(ours, real):
         ("tanh", 1.5, 0.0, 12, 2, "random"),
         ("relu", 1.4, 0.3, 16, 1, "sum"),
         pytest.param("gelu", 1.5, 0.3, 16, 3, "random", marks=pytest.mark.slow),
-        ("tanh", 1.5, 0.3, 1, 2, "random"),
+        ("tanh", 1.5, 0.3, 1, 2, "sum"),
         ("relu", 1.4, 0.0, 2, 2, "random"),
         ("gelu", 1.5, 0.3, 2, 1, "sum"),
     ],

@@ -5,7 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgain.propagation.rows import combine_lower, factor, factor_array, magnitude, norm, reciprocal, unit_size
+from jaxgain.propagation.rows import (
+    combine_lower,
+    factor,
+    factor_array,
+    magnitude,
+    norm,
+    orthonormalized,
+    reciprocal,
+    unit_size,
+)
 
 
 def rows_of(count, width, seed=0):
@@ -34,6 +43,16 @@ def test_nearly_parallel_rows_keep_the_residual_that_their_entries_hold(angle, w
     close = [first, first + np.float32(angle) * other]
     lower, _ = factor(close, careful=2)
     np.testing.assert_allclose(lower[1, 1], triangle(close)[1, 1], rtol=2e-7 / angle)
+
+
+@pytest.mark.parametrize("angle", [1e-1, 1e-3, 1e-4])
+@pytest.mark.parametrize("width", [2, 40])
+def test_basis_is_orthonormal_to_rounding_however_close_the_rows_are(angle, width):
+    first, other = rows_of(2, width)
+    rows = jnp.stack([first, first + np.float32(angle) * other, jnp.zeros(width)])
+    basis, lower, _ = map(np.asarray, orthonormalized(rows, width))
+    np.testing.assert_allclose(basis @ basis.T / width, np.diag([1, 1, 0]), atol=4e-7)
+    np.testing.assert_allclose(lower @ basis, rows, atol=1e-6)
 
 
 @pytest.mark.parametrize("width", [3, 500])
