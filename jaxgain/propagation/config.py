@@ -290,7 +290,7 @@ def _statistics(given: Any) -> tuple[str, ...]:
 def _depths(given: Any, depth: int) -> tuple[int, ...]:
     """Rising, with the whole depth; none where none was given."""
     depths: set[int] = set()
-    for item in [given] if isinstance(given, (str, numbers.Integral)) else given:
+    for item in given if isinstance(given, Iterable) and not isinstance(given, str) else [given]:
         for value in _range(item, "depths") if isinstance(item, str) and ":" in item else [item]:
             # Words and the ends of ranges are whole numbers in another dress.
             whole = int(float(value)) if str(value).removesuffix(".0").isdecimal() else value

@@ -21,6 +21,7 @@ import jaxgain
 from jaxgain.activations import Activation, activation
 from jaxgain.propagation.config import SweepConfig, read_gains
 from jaxgain.propagation.network import NEURONS_AT_ONCE, REVERSE, record_network, steepest_slope, value_and_slope
+from jaxgain.propagation.rows import NARROW
 from jaxgain.theory.critical import critical_init
 from jaxgain.theory.gains import named_gains
 
@@ -182,9 +183,22 @@ def _program(
 
     Once for all values of these; the program outlives the call of `sweep`.
     """
+    wide: dict[str, Any] | None = {"xla_cpu_prefer_vector_width": 512} if devices[0].platform == "cpu" else None
+    compiled = lower_program(phis, gains, chunk, devices, settings).compile(compiler_options=wide)
+
+    def program(members, *, root, gains, sigma_b, index):
+        return compiled(members, root, gains, np.float32(sigma_b), np.int32(index))
+
+    return program
+
+
+def lower_program(
+    phis: tuple[Activation, ...], gains: int, chunk: int, devices: tuple[Any, ...], settings: tuple
+) -> jax.stages.Lowered:
+    """The program of a sweep, before it is compiled."""
     options = dict(settings)
     bias = options.pop("bias")
-    options["neurons_at_once"] = max(256, NEURONS_AT_ONCE // gains)
+    options["neurons_at_once"] = _neurons_at_once(gains)
     branches = [partial(value_and_slope, phi) for phi in phis]
     steepest = np.array([steepest_slope(phi) for phi in phis], np.float32)
 
@@ -211,25 +225,27 @@ def _program(
     specs = (by_seed, whole, whole, whole, whole)
     spread = jax.shard_map(several, mesh=mesh, in_specs=specs, out_specs=by_seed, check_vma=False)
     shapes = (((chunk,), np.int32), ((), np.uint32), ((gains,), np.float32), ((), np.float32), ((), np.int32))
-    lowered = jax.jit(spread).lower(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
-    wide: dict[str, Any] | None = {"xla_cpu_prefer_vector_width": 512} if devices[0].platform == "cpu" else None
-    compiled = lowered.compile(compiler_options=wide)
+    return jax.jit(spread).lower(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
 
-    def program(members, *, root, gains, sigma_b, index):
-        return compiled(members, root, gains, np.float32(sigma_b), np.int32(index))
 
-    return program
+def _neurons_at_once(gains: int) -> int:
+    """Neurons of a wide network that are met at a time, for all gains together as many as for one network alone."""
+    return max(256, NEURONS_AT_ONCE // gains)
 
 
 def _check_memory(config: SweepConfig, gains: int, chunk: int, devices: int) -> None:
     """Refuse what cannot fit: gains are never split, since their batch decides the last bits of a result."""
     rows = config.inputs * (2 if "log_jacobian_rms" in config.statistics else 1)
-    live = 4 * config.width * gains * (6 * rows + 4)
+    single = config.weights == "matrix_free" and config.inputs == 1 and config.width > NARROW
+    met = min(config.width, _neurons_at_once(gains)) if single else config.width
+    final_depths = max(1, len(config.depths))
+    live = 4 * met * gains * (6 * rows + 4) * final_depths + 12 * config.width * rows
     if config.weights == "dense":
         live += 4 * config.width * (2 * config.width + config.inputs * gains * config.depth)
     carried = 4 * config.depth * gains * (3 * rows**2 + 8 * rows)
     kept = config.inputs if config.keep_inputs else 1
-    result = 4 * gains * (1 + config.depth // config.record_every) * len(config.statistics) * kept
+    recorded = len(config.statistics) + (final_depths - 1) * len(set(REVERSE) & set(config.statistics))
+    result = 4 * gains * (1 + config.depth // config.record_every) * recorded * kept
     need = devices * (live + carried) + result * (chunk + 2 * len(config.activations) * config.seeds)
     if need > config.memory * 2**30:
         raise ValueError(

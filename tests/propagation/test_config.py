@@ -96,6 +96,11 @@ NOT_LEGAL = [
     ({"input_correlation": 0.5, "inputs": 1}, ValueError, "set inputs=2"),
     ({"input_correlation": 0.5, "width": 1}, ValueError, "width 1"),
     ({"keep_inputs": 1}, TypeError, "keep_inputs must be True or False"),
+    ({"depths": [0]}, ValueError, "depths must be at least 1, got 0"),
+    ({"depths": [101]}, ValueError, "depths must be at most the depth, 100, got 101"),
+    ({"depths": ["ten"]}, TypeError, "depths must be a whole number, got 'ten'"),
+    ({"depths": 1.5}, TypeError, "depths must be a whole number, got 1.5"),
+    ({"depths": "1:4"}, ValueError, "a range of depths is start:stop:count"),
     ({"memory": 0}, ValueError, "memory must be finite and positive, in GiB"),
 ]
 
@@ -116,7 +121,14 @@ def test_the_json_holds_every_setting_and_the_same_settings_give_the_same_json()
     assert config.to_json() == SweepConfig(gains=[5 / 3, "forward"]).to_json()
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"gains": ["5/3"]}, {"record_every": 2}, {"sigma_b": 0.1}])
+def test_final_depths_rise_and_end_with_the_whole_depth():
+    assert SweepConfig(depths=["10:30:3", 7, "7"]).depths == (7, 10, 20, 30, 100)
+    assert SweepConfig().depths == ()
+
+
+@pytest.mark.parametrize(
+    "change", [{"depths": [3]}, {"seed": 1}, {"gains": ["5/3"]}, {"record_every": 2}, {"sigma_b": 0.1}]
+)
 def test_the_hash_changes_with_every_setting_that_changes_a_result(change):
     assert SweepConfig(**change).hash() != SweepConfig().hash()
 

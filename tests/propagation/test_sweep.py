@@ -91,6 +91,24 @@ def test_program_is_traced_once_for_all_numbers(monkeypatch):
     assert len(traces) == once
 
 
+@pytest.mark.parametrize(
+    "setting", [dict(inputs=1, width=100), dict(inputs=2, width=9), dict(inputs=2, width=20, weights="dense")]
+)
+def test_gradients_of_every_final_depth_are_those_of_networks_that_end_there(setting):
+    """One run with `depths` against separate runs with the same noise."""
+    gradients = ("log_grad_rms", "log_grad_mean_abs", "log_weight_grad_rms")
+    config = partial(SweepConfig, ("tanh",), (1.0, 2.0), seeds=2, statistics=gradients, **setting)
+    together = sweep(config(depth=6, depths=(3,)))
+    assert together["log_grad_rms"].dims == ("activation", "gain", "seed", "depth", "layer")
+    assert together["depth"].values.tolist() == [3, 6]
+    for depth in (3, 6):
+        alone = sweep(config(depth=depth))
+        for name in gradients:
+            of_depth = together[name].sel(depth=depth)
+            np.testing.assert_allclose(of_depth.sel(layer=slice(depth)), alone[name], atol=2e-5, err_msg=name)
+            assert np.isnan(of_depth.sel(layer=slice(depth + 1, None))).all()
+
+
 def test_gain_axis_is_the_union_with_each_activations_own_gains_by_name():
     dataset = sweep(
         SweepConfig(("gelu", "relu"), (1.5, "forward", "critical"), width=4, depth=2, seeds=2, statistics=("std",))

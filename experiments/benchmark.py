@@ -1,0 +1,331 @@
+"""How fast is the plain Gaussian sweep? Ratios, on one machine, in one run.
+
+Claim: without its matrices, a sweep with forward and reverse statistics costs a few plain tanh per neuron, layer,
+gain and seed; it is thousands of times faster than a loop over layers in PyTorch and tens of times faster than the
+best dense code; it grows linearly with width and depth, in memory that does not grow with their product.
+
+    python -m experiments.benchmark
+
+prints its table, and writes benchmark.nc (every repetition's time) and benchmark.png; `pip install torch` before it
+for the rows on PyTorch. Whatever is timed is warm and alone on all cores. What is compared takes turns (A, B, A, B,
+…); a ratio is the median of the rounds' ratios, shown beside that of the shortest times.
+"""
+
+import contextlib
+import dataclasses
+import io
+import json
+import multiprocessing
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tyro
+import xarray
+
+import jaxgain
+from experiments.benchmark_report import ALL, DENSE, FEW_GAINS, FORUM, TANGENT, TORCH, UNIT, report, worded
+from jaxgain.cli.arguments import one_line
+from jaxgain.propagation.config import STATISTICS, SweepConfig
+from jaxgain.runs.files import output_folder
+
+PROGRAM = "python -m experiments.benchmark"
+ELEMENTS, CHAIN = 2**20, 64  # an activation alone: float32 numbers, and calls on its own output timed together
+FORWARD = tuple(name for name in STATISTICS if "grad" not in name)
+NO_TANGENT = tuple(name for name in STATISTICS if name != "log_jacobian_rms")
+
+
+# Config
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkConfig:
+    """Sizes of what is timed; the claim is about the defaults."""
+
+    gains: int = 128
+    """Gains of the job."""
+    seeds: int = 8
+    """Seeds of the job."""
+    width: int = 1024
+    """Neurons per layer of the job."""
+    depth: int = 100
+    """Layers of the job."""
+    activations: tuple[str, ...] = ("sigmoid", "softsign", "relu", "selu", "gelu", "silu")
+    """Activations that do the job beside tanh."""
+    forum_networks: int = 2
+    """Networks of the job that the forum's loop runs in a round; its time is scaled to all of them."""
+    dense_rows: tuple[int, ...] = (256, 1024, 2048)
+    """Stacked rows at which dense is held against the machine's own matmul, at the width of the job."""
+    dense_depth: int = 20
+    """Layers of that."""
+    widths: tuple[int, ...] = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
+    """Widths of the scaling, at the first depth and few gains."""
+    depths: tuple[int, ...] = (100, 300, 1_000, 3_000, 10_000, 100_000)
+    """Depths of the scaling, at the first width and few gains."""
+    gain_counts: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+    """Numbers of gains of the scaling, at the first width and depth."""
+    rounds: int = 7
+    """Times that everything is repeated."""
+    out: Path = Path("experiments/figures")
+    """Folder for benchmark.nc and benchmark.png, made where missing."""
+
+    def __post_init__(self) -> None:
+        """Check every field; raises `ValueError` with one sentence."""
+        for name, value in vars(self).items():
+            sizes = [x for x in (value if isinstance(value, tuple) else (value,)) if isinstance(x, int)]
+            if min(sizes, default=1) < 1:
+                raise ValueError(f"{name} must be at least 1, got {min(sizes)}")
+            if name in ("widths", "depths", "gain_counts") and (len(sizes) < 2 or sizes != sorted(set(sizes))):
+                raise ValueError(f"{name} must be at least two rising numbers, got {sizes}; a line is fitted to them")
+        SweepConfig(activations=("tanh", *self.activations))
+
+
+SMOKE = BenchmarkConfig(
+    gains=3,
+    seeds=2,
+    width=16,
+    depth=3,
+    activations=("relu",),
+    forum_networks=1,
+    dense_rows=(4,),
+    dense_depth=2,
+    widths=(8, 16),
+    depths=(2, 4),
+    gain_counts=(2, FEW_GAINS),
+    rounds=2,
+)
+
+
+# Timing, in processes of their own
+
+
+class Timing(NamedTuple):
+    """Seconds of what is timed; of the whole call around it and of compiling, in a sweep."""
+
+    seconds: float
+    wall_seconds: float = np.nan
+    compile_seconds: float = np.nan
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[Callable[..., Any]]:
+    """Yield a function that runs a function in a new process, the same one each time, and waits for its result."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=use_all_cores) as process:
+        yield lambda function, *arguments: process.submit(function, *arguments).result()
+
+
+def use_all_cores() -> None:
+    """Give each core a JAX device; too late once JAX has started."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", cores())
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def time_sweep(config: SweepConfig) -> Timing:
+    """Time the engine, the whole call, and the compiler, which has nothing to do in a warm call."""
+    from jaxgain.propagation.sweep import sweep
+
+    started = time.perf_counter()
+    attributes = sweep(config).attrs
+    return Timing(attributes["run_seconds"], time.perf_counter() - started, attributes["compile_seconds"])
+
+
+def time_sweep_and_memory(config: SweepConfig, rounds: int) -> tuple[list[Timing], int]:
+    """Time a sweep once cold and then warm; the second result is the process's peak resident memory in bytes."""
+    timings = [time_sweep(config) for _ in range(1 + rounds)]
+    # A process starts with the peak of the one that started it, which is smaller than any with JAX in it.
+    return timings, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def time_activation(name: str) -> Timing:
+    """Time one call, on `ELEMENTS` numbers, of a jitted activation that overwrites its input."""
+    import jax
+
+    return _time_chain(_jitted(name), jax.random.normal(jax.random.key(0), (ELEMENTS,)))
+
+
+def time_matmul(rows: int, width: int) -> Timing:
+    """Time one product (rows, width) @ (width, width)."""
+    import jax
+
+    keys = jax.random.split(jax.random.key(0))
+    weights = jax.random.normal(keys[0], (width, width)) / width**0.5
+    return _time_chain(lambda x: _jitted("matmul")(x, weights), jax.random.normal(keys[1], (rows, width)))
+
+
+def time_torch(name: str, gains: Sequence[float], sizes: dict[str, int]) -> Timing:
+    """Time a function of `benchmark_torch`."""
+    from experiments import benchmark_torch
+
+    started = time.perf_counter()
+    getattr(benchmark_torch, name)(gains, **sizes)
+    return Timing(time.perf_counter() - started)
+
+
+def _time_chain(function: Callable[..., Any], x: Any) -> Timing:
+    """Each call waits for the one before it, the host for the last one."""
+    x.block_until_ready()
+    started = time.perf_counter()
+    for _ in range(CHAIN):
+        x = function(x)
+    x.block_until_ready()
+    return Timing((time.perf_counter() - started) / CHAIN)
+
+
+@cache
+def _jitted(name: str) -> Callable[..., Any]:
+    import jax
+    import jax.numpy as jnp
+
+    from jaxgain.activations import activation
+
+    return jax.jit(jnp.matmul) if name == "matmul" else jax.jit(activation(name), donate_argnums=0)
+
+
+# Run
+
+Job = tuple[float, Callable[[], Timing]]
+"""The work in one run, and the run."""
+
+
+class Measure(NamedTuple):
+    """Timings of one thing, the first one cold, and the work in each: neurons × layers × gains × seeds, or the like."""
+
+    group: str
+    name: str
+    size: float
+    work: float
+    timings: list[Timing]
+    peak_bytes: float = np.nan
+
+
+def run(config: BenchmarkConfig, say: Callable[[str], object]) -> xarray.Dataset:
+    """Time everything, one thing at a time; `say` hears what is next. Dims measure and repeat."""
+    load, _, _ = os.getloadavg()
+    measures = [*run_job(config, say), *run_dense(config, say), *run_scaling(config, say)]
+    warm = np.array([measure.timings[1:] for measure in measures])
+    columns = {name: ("measure", [getattr(each, name) for each in measures]) for name in ("group", "size", "work")}
+    about = {"cores": cores(), "load_before": load, "jaxgain": jaxgain.__version__}
+    about |= {name: version(name) for name in ("jax", "jaxlib", "torch") if find_spec(name)}
+    return xarray.Dataset(
+        {
+            "seconds": (("measure", "repeat"), warm[:, :, 0], {"long_name": "engine time of a warm run"}),
+            "wall_seconds": (("measure", "repeat"), warm[:, :, 1], {"long_name": "time of the whole call"}),
+            "compile_seconds": ("measure", [measure.timings[0].compile_seconds for measure in measures]),
+            "peak_bytes": ("measure", [measure.peak_bytes for measure in measures]),
+        },
+        coords={"measure": [measure.name for measure in measures], **columns},
+        attrs={"config": json.dumps(dataclasses.asdict(config) | {"out": ""}), **about},
+    )
+
+
+def run_job(config: BenchmarkConfig, say: Callable[[str], object]) -> list[Measure]:
+    """The same job by every means, and activations alone, in turns."""
+    size = {"width": config.width, "depth": config.depth}
+    network = config.width * config.depth
+    work = network * config.gains * config.seeds
+    job = partial(sweep_of, gains=config.gains, seeds=config.seeds, **size)
+    with alone() as jax, alone() as torch:
+        jobs = {
+            UNIT: (ELEMENTS, partial(jax, time_activation, "tanh")),
+            TANGENT: (work, partial(jax, time_sweep, job("tanh", FORWARD))),
+            ALL: (work, partial(jax, time_sweep, job("tanh", STATISTICS))),
+        }
+        for phi in config.activations:
+            jobs[f"{phi} alone"] = ELEMENTS, partial(jax, time_activation, phi)
+            jobs[f"{phi}, all statistics"] = work, partial(jax, time_sweep, job(phi, STATISTICS))
+        if find_spec("torch"):
+            few = np.linspace(0.5, 3, config.forum_networks + 2).tolist()[1:-1]
+            jobs[FORUM] = network * len(few), partial(torch, time_torch, "forum_loops", few, size)
+            grid = np.linspace(0.5, 3, config.gains).tolist()
+            jobs[TORCH] = work, partial(torch, time_torch, "dense_sweep", grid, size | {"seeds": config.seeds})
+        jobs[DENSE] = work, partial(jax, time_sweep, job("tanh", STATISTICS, weights="dense"))
+        return take_turns("job", jobs, config.rounds, say)
+
+
+def run_dense(config: BenchmarkConfig, say: Callable[[str], object]) -> list[Measure]:
+    """Forward and reverse through dense matrices, and the machine's own matmul, in turns; work in FLOP."""
+    jobs = {}
+    with alone() as jax:
+        for rows in config.dense_rows:
+            product = 2 * rows * config.width**2
+            size = {"gains": rows, "seeds": 1, "width": config.width, "depth": config.dense_depth}
+            dense = sweep_of("tanh", NO_TANGENT, weights="dense", **size)
+            jobs[f"matmul, {rows:,} rows"] = product, partial(jax, time_matmul, rows, config.width)
+            jobs[f"dense, {rows:,} rows"] = 2 * config.dense_depth * product, partial(jax, time_sweep, dense)
+        return take_turns("dense", jobs, config.rounds, say)
+
+
+def run_scaling(config: BenchmarkConfig, say: Callable[[str], object]) -> list[Measure]:
+    """A trivial sweep, then width, depth and gains one at a time, each size in a process of its own."""
+    base = {"width": config.widths[0], "depth": config.depths[0], "gains": FEW_GAINS}
+    axes = {"width": config.widths, "depth": config.depths, "gains": config.gain_counts}
+    points = [("trivial", 0, {"width": 8, "depth": 2, "gains": FEW_GAINS})]
+    points += [(axis, size, base | {axis: size}) for axis, sizes in axes.items() for size in sizes]
+    run_before: dict[SweepConfig, tuple[list[Timing], int]] = {}
+    measures = []
+    for axis, size, point in points:
+        sweep = sweep_of("tanh", STATISTICS, seeds=1, first_gain=1.0, **point)
+        if sweep not in run_before:
+            say(f"scaling: {', '.join(worded(*each) for each in point.items())}")
+            with alone() as jax:
+                run_before[sweep] = jax(time_sweep_and_memory, sweep, config.rounds)
+        work = point["width"] * point["depth"] * point["gains"]
+        measures.append(Measure(axis, worded(axis, size), size, work, *run_before[sweep]))
+    return measures
+
+
+def sweep_of(
+    phi: str, statistics: Sequence[str], *, gains: int, first_gain: float = 0.5, **options: Any
+) -> SweepConfig:
+    """One input, and `gains` gains from the first to 3."""
+    grid = (f"{first_gain}:3:{gains}",) if gains > 1 else (first_gain,)
+    return SweepConfig(activations=(phi,), gains=grid, statistics=statistics, inputs=1, memory=64.0, **options)
+
+
+def take_turns(group: str, jobs: Mapping[str, Job], rounds: int, say: Callable[[str], object]) -> list[Measure]:
+    """Run everything once to warm up, then in turns."""
+    timings: dict[str, list[Timing]] = {name: [] for name in jobs}
+    for turn in range(1 + rounds):
+        say(f"{group}: round {turn} of {rounds}" if turn else f"{group}: compiling")
+        for name, (_, call) in jobs.items():
+            timings[name].append(call())
+    return [Measure(group, name, np.nan, work, timings[name]) for name, (work, _) in jobs.items()]
+
+
+# Main
+
+
+def main(words: Sequence[str] | None = None, default: BenchmarkConfig = BenchmarkConfig()) -> None:
+    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            config = tyro.cli(BenchmarkConfig, prog=PROGRAM, args=words, default=default)
+            folder = output_folder(config.out)
+    except (SystemExit, ValueError) as stop:
+        if isinstance(stop, SystemExit) and not stop.code:
+            raise
+        sentence = (one_line(complaint.getvalue()) or str(stop)).rstrip(".")
+        print(f"benchmark: {sentence}{'' if sentence.endswith('?') else '.'} See {PROGRAM} --help", file=sys.stderr)
+        raise SystemExit(2) from None
+    report(run(config, say=partial(print, file=sys.stderr)), folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""What makes a sweep fast, read off its program instead of a clock: what is drawn, what is stored."""
+
+import re
+from functools import partial
+from math import prod
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxgain.activations import activation
+from jaxgain.propagation.config import SweepConfig
+from jaxgain.propagation.network import record_network, steepest_slope, value_and_slope
+from jaxgain.propagation.sweep import _settings, lower_program
+
+WIDTH, DEPTH = 128, 40
+
+
+def numbers_drawn(jaxpr, times=1):
+    """How many random numbers a program draws, loops of known length counted out."""
+    drawn = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "random_bits":
+            drawn += times * prod(equation.outvars[0].aval.shape)
+        inside = times * equation.params.get("length", 1)
+        for parameter in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            closed = getattr(parameter, "jaxpr", parameter)
+            if hasattr(closed, "eqns"):
+                drawn += numbers_drawn(closed, inside)
+    return drawn
+
+
+@pytest.mark.parametrize("gains", [2, 50])
+@pytest.mark.parametrize(("inputs", "sigma_b"), [(1, 0.0), (2, 0.1)])
+def test_noise_is_drawn_once_per_layer_and_seed_for_all_gains(gains, inputs, sigma_b):
+    phi = activation("tanh")
+    settings = dict(_settings(SweepConfig(("tanh",), (1.0,), width=WIDTH, depth=DEPTH, inputs=inputs)))
+    del settings["bias"]
+    formulas = {"value_and_slope": partial(value_and_slope, phi), "steepest": steepest_slope(phi)}
+    network = partial(record_network, jax.random.key(0), sigma_b=sigma_b, **formulas, **settings)
+    program = jax.make_jaxpr(jax.vmap(lambda gain: network(sigma_w=gain)))(jnp.ones(gains))
+    # Input, direction and cotangent; and in each layer and at the input what W makes of signal and tangent, and Wᵀ of
+    # what comes back: three numbers per input and neuron, and one per input for the bias.
+    bias = inputs * (DEPTH + 1) * bool(sigma_b)
+    assert numbers_drawn(program.jaxpr) == 3 * inputs * WIDTH * (1 + DEPTH + 1) + bias
+
+
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_no_buffer_holds_gains_times_depth_times_width(inputs):
+    gains = 11
+    settings = _settings(SweepConfig(("tanh",), (1.0,), width=WIDTH, depth=DEPTH, inputs=inputs))
+    program = lower_program((activation("tanh"),), gains, 2, tuple(jax.local_devices()), settings).compile()
+    shapes = re.findall(r"\b[a-z]+\d*\[([\d,]+)\]", program.as_text())
+    sizes = {prod(map(int, shape.split(","))) for shape in shapes}
+    assert inputs * gains * WIDTH in sizes or gains * WIDTH in sizes or gains * WIDTH // 4 in sizes
+    assert max(sizes) < gains * DEPTH * WIDTH
