@@ -99,19 +99,20 @@ _TAIL = (
 
 def _gelu(x):
     # One exponential serves the value and the slope in float32, where erfc and its slope cost three times as much.
-    return _gelu_in_float32(x) if x.dtype == jnp.float32 else jax.nn.gelu(x, approximate=False)
+    return _gelu_in_float32()(x) if x.dtype == jnp.float32 else jax.nn.gelu(x, approximate=False)
 
 
-@jax.custom_jvp
-def _gelu_in_float32(x):
-    return x * _normal_below(x)[0]
+@functools.cache
+def _gelu_in_float32():
+    gelu = jax.custom_jvp(lambda x: x * _normal_below(x)[0])
 
+    @gelu.defjvp
+    def _(primals, tangents):
+        (x,), (moved,) = primals, tangents
+        below, density = _normal_below(x)
+        return x * below, moved * (below + x * density)
 
-@_gelu_in_float32.defjvp
-def _(primals, tangents):
-    (x,), (moved,) = primals, tangents
-    below, density = _normal_below(x)
-    return x * below, moved * (below + x * density)
+    return gelu
 
 
 def _normal_below(x):

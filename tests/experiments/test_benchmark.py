@@ -33,6 +33,7 @@ def outcome(tmp_path_factory):
     return dataset, folder, printed.getvalue()
 
 
+@pytest.mark.slow
 def test_every_repetition_of_every_measure_is_kept(outcome):
     dataset, _, _ = outcome
     torch = {FORUM, TORCH} if find_spec("torch") else set()
@@ -49,6 +50,7 @@ def test_every_repetition_of_every_measure_is_kept(outcome):
     assert (dataset["peak_bytes"].values[grown] > 1e7).all()
 
 
+@pytest.mark.slow
 def test_every_row_has_finite_ratios_or_says_that_pytorch_is_missing(outcome):
     rows = list(benchmark_report.judge(outcome[0]))
     assert len({(row.section, row.claim) for row in rows}) == len(rows) == 19
@@ -62,6 +64,7 @@ def test_every_row_has_finite_ratios_or_says_that_pytorch_is_missing(outcome):
             assert row.met in ((None,) if math.isinf(row.least) and math.isinf(row.most) else (True, False))
 
 
+@pytest.mark.slow
 def test_dataset_comes_back_from_its_file_and_is_judged_the_same(outcome):
     dataset, folder, _ = outcome
     loaded = load_dataset(folder / "benchmark.nc")
@@ -73,6 +76,7 @@ def test_dataset_comes_back_from_its_file_and_is_judged_the_same(outcome):
         np.testing.assert_array_equal(row.values, again.values)
 
 
+@pytest.mark.slow
 def test_figure_is_there_and_the_table_names_every_claim(outcome):
     dataset, folder, printed = outcome
     image = imread(folder / "benchmark.png")

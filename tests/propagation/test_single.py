@@ -53,10 +53,10 @@ def assert_same_networks(ours, rows):
     ("phi", "sigma_b", "sized", "at_once"),
     [
         ("tanh", None, {}, 1000),
-        ("relu", 0.3, {}, 30),
+        pytest.param("relu", 0.3, {}, 30, marks=pytest.mark.slow),
         ("gelu", None, {"reverse": False}, 1000),
         ("sigmoid", 0.3, {"tangents": 0}, 1000),
-        ("softplus", None, {"tangents": 0, "reverse": False}, 30),
+        pytest.param("softplus", None, {"tangents": 0, "reverse": False}, 30, marks=pytest.mark.slow),
     ],
 )
 def test_networks_are_those_of_rows(phi, sigma_b, sized, at_once):
