@@ -112,7 +112,7 @@ def guessed_sizes(rows: Rows, bounds: Array) -> Array:
     From a few neurons, unless in some network of the batch those may be too far from the others: `bounds` (K,) says
     how large the entries may be.
     """
-    if rows[0].shape[0] <= NARROW:
+    if rows[0].shape[0] <= NARROW or not products_are_faster():
         return sizes_of(rows, whole_range=len(rows))
     guess = jnp.stack([mean(jnp.abs(row[:SAMPLE])) for row in rows])
     trusted = (guess >= TRUSTED * bounds) & (guess > 0)
@@ -123,9 +123,11 @@ def guessed_sizes(rows: Rows, bounds: Array) -> Array:
 def settled(make: Callable[[], T], index: Array) -> T:
     """What `make()` returns, computed once: otherwise XLA computes it again in every loop over neurons that reads it.
 
-    What a branch returns is stored, so this is a branch on whether `index`, a whole number that the compiler does
-    not know, is at least 0; below 0 it yields zeros.
+    What a branch returns is stored, so on a CPU this is a branch on whether `index`, a whole number that the compiler
+    does not know, is at least 0; below 0 it yields zeros. Elsewhere a branch would wait for the host.
     """
+    if not products_are_faster():
+        return make()
     nothing: Any = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(make))
     return lax.cond(index >= 0, make, lambda: nothing)
 

@@ -21,11 +21,23 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxgain.propagation.means import SAMPLE, TRUSTED, any_of_batch, means, settled
-from jaxgain.propagation.rows import Rows, factor, mean, norm, reciprocal, scaled, sizes_of, stack, sum_of
+from jaxgain.propagation.rows import (
+    Rows,
+    factor,
+    mean,
+    norm,
+    products_are_faster,
+    reciprocal,
+    scaled,
+    sizes_of,
+    stack,
+    sum_of,
+)
 from jaxgain.propagation.statistics import OF_ALL_INPUTS, Record, observe_activations
 from jaxgain.propagation.weights import Noise, draw_noise, for_each_depth, scan_layers, tabulated
 
-# 1 − k² below which a tangent counts as parallel to the signal: its own direction is then mostly rounding.
+# 1 − (s_h k)² below which a tangent counts as parallel to the signal: its own direction is then mostly rounding, and
+# the gradient is drawn without regard to it, which leaves its own law exact.
 PARALLEL = 1e-5
 
 
@@ -239,6 +251,8 @@ def _scales(network: Network, onward: Onward, noise: Array, index: Array) -> tup
         over_h, over_slope = reciprocal(sizes)
         return over_h, over_slope, mean(h[:SAMPLE] * over_h)
 
+    if not products_are_faster():  # and a branch would wait for the host
+        return scales(measured())
     return lax.cond(any_of_batch(~jnp.all(trusted)), lambda: scales(measured()), lambda: scales(guess))
 
 
