@@ -12,6 +12,7 @@ from rich.text import Text
 from jaxgain.propagation.summary import gains_to_show, missing_bias, summarize
 
 COLUMNS = 100
+GAIN, EFOLD = 6, 6  # the widths of these columns
 MISSING = "–"
 FULL_REASONS = 3  # activations up to which a table of gains gives reasons in full
 STYLES = {
@@ -54,11 +55,12 @@ def sweep_tables(dataset: xarray.Dataset, *, all_gains: bool = False) -> Iterato
 
 def _sweep_columns(middle: int, last: int, *, header: bool) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_header=header, header_style="bold")
-    table.add_column("gain", width=7)
+    table.add_column("gain", width=GAIN)
     table.add_column("its name", width=16)
-    widths = {f"std at {middle}": 13, f"std at {last}": 14, "gradient ×": 13, "e-fold": 6, "corr.": 6}
+    widths = {f"std at {middle}": 13, f"std at {last}": 15, "gradient ×": 13, "e-fold": EFOLD, "corr.": 6}
     for name, width in widths.items():
-        table.add_column(name, width=width, justify="right", no_wrap=True)
+        # What is too long goes on in the next line: a number that is cut off says nothing.
+        table.add_column(name, width=width, justify="right", overflow="fold")
     table.add_column("signal", width=9)
     table.add_column("gradient", width=8)
     return table
@@ -135,7 +137,7 @@ def _sweep_row(gain: float, name: str, one: xarray.Dataset) -> list[str | Text]:
     value = {key: float(one[key]) for key in one.data_vars if one[key].dtype.kind in "fi"}
     growth = math.exp(min(value["log_growth"], 700.0))
     return [
-        f"{gain:.5g}",
+        _within(gain, GAIN),
         name,
         with_error(value["std_middle"], value["std_middle_error"]),
         with_error(value["std_end"], value["std_end_error"]),
@@ -153,8 +155,19 @@ def _efold(growth: float, error: float) -> str:
     if growth == 0 and not error > 0:
         return "∞"
     if abs(growth) <= 2 * error:
-        return f">{1 / (abs(growth) + 2 * error):.0f}"
-    return f"{1 / abs(growth):.3g}"
+        return f">{_within(1 / (abs(growth) + 2 * error), EFOLD - 1, digits=0)}"
+    layers = 1 / abs(growth)
+    return _within(layers, EFOLD, digits=3 if layers < 1000 else 0)
+
+
+def _within(number: float, width: int, digits: int = 5) -> str:
+    """A number in at most so many characters, with up to that many significant digits; 0 digits for a whole number.
+
+    >>> _within(1.846213, 6), _within(0.690488, 6), _within(12345.6, 6, digits=0), _within(1234567.8, 6, digits=0)
+    ('1.8462', '0.6905', '12346', '1e+06')
+    """
+    texts = [f"{number:.{places}g}" for places in range(digits, 0, -1)] if digits else [f"{number:.0f}"]
+    return next((text for text in texts if len(text) <= width), f"{number:.0e}")
 
 
 def _plain(number: float) -> str:

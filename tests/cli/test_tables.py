@@ -2,6 +2,7 @@ import io
 
 import numpy as np
 import pytest
+import xarray as xr
 from rich.console import Console
 
 import jaxgain
@@ -97,3 +98,15 @@ def test_the_table_of_gains_stars_what_needs_a_bias_and_gives_reasons_for_what_i
     assert "*   only with biases of this sigma_b: gelu 0.4158" in text
     assert "–" in tanh
     assert "no self_consistent gain, since" in text
+
+
+def test_no_number_is_cut_off(exponential_sweep):
+    """Exponents of std and of growth, and e-folds of thousands of layers."""
+    tiny = exponential_sweep(gradient_rate=-8.7, jitter=0.002)
+    tiny["std"] = (
+        tiny["std"] * 2.06e-15 * (1 + 0.09 * np.linspace(-1, 1, tiny.sizes["seed"]) * xr.ones_like(tiny["seed"]))
+    )
+    text = printed(sweep_tables(tiny))
+    assert "…" not in text and "e-15" in text and "e-04" in text
+    assert "…" not in printed(sweep_tables(exponential_sweep(gradient_rate=1 / 43210)))
+    assert "43210" in printed(sweep_tables(exponential_sweep(gradient_rate=1 / 43210)))
