@@ -4,13 +4,12 @@ The matrices come from the layers' keys, so the way back draws them again instea
 and `vmap` over the gain with the key unbatched makes one matmul of all gains: $z = \sigma_w\,(W h) + \sigma_b b$.
 """
 
-from collections.abc import Callable
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxgain.propagation.kernel import Ends, Network, arriving, at_each, layer_before, turn_back
 from jaxgain.propagation.rows import factor, norm, product, reciprocal, unit_size
 from jaxgain.propagation.statistics import (
     Record,
@@ -21,23 +20,15 @@ from jaxgain.propagation.statistics import (
     observe_preactivations,
     observe_slopes,
 )
-from jaxgain.propagation.weights import draw_matrix, for_each_depth, scan_layers
+from jaxgain.propagation.weights import draw_matrix, scan_layers
 
 
 def propagate_dense(
-    key: Array,
-    value_and_slope: Callable[[Array], tuple[Array, Array]],
-    sigma_w: Array,
-    sigma_b: Array | None,
-    inputs: Array,
-    directions: Array,
-    cotangents: Array | None,
-    *,
-    depth: int,
-    depths: tuple[int, ...] = (),
-    steepest: Array | float,
+    key: Array, network: Network, ends: Ends, *, depth: int, depths: tuple[int, ...] = ()
 ) -> tuple[Record, Record]:
-    """Records of layer 0 and of layers 1 … depth (leading axis) for inputs (B, n), directions (T, n), T = 0 or B."""
+    """Records of layer 0 and of layers 1 … depth (leading axis)."""
+    value_and_slope, steepest, sigma_w, sigma_b = network
+    inputs, directions, cotangents = ends
     (signals, width), tangents = inputs.shape, directions.shape[0]
     draw = partial(draw_matrix, key, width=width)
     scan = partial(scan_layers, draw=draw, bytes_per_layer=4 * width**2)
@@ -64,24 +55,22 @@ def propagate_dense(
         layer, (z, log_rms, rows), (weights, _) = xs
         _, slope = value_and_slope(z)
 
-        def step(final, carry):
+        def step(carry, last):
+            del last
             gradient, log_scale = carry
             record = _observe_gradients(gradient, log_scale)
             deltas, peak = unit_size(list(slope * gradient))
             log_delta = log_scale + jnp.log(peak)
             delta = factor(deltas, careful=signals)
             record["log_weight_grad_rms"] = log_weight_gradient(delta, log_delta, log_rms, rows)
-            sent = product(jnp.stack(deltas), weights), log_delta + jnp.log(sigma_w)
-            beyond = partial(jnp.where, layer > final)
-            return jax.tree.map(beyond, carry, sent), {name: beyond(jnp.nan, x) for name, x in record.items()}
+            return (product(jnp.stack(deltas), weights), log_delta + jnp.log(sigma_w)), record
 
-        return for_each_depth(step, depth, depths)(carry)
+        return turn_back(step, carry, layer, depth, depths)
 
-    before = [jnp.concatenate([first[name][None], records[name][:-1]]) for name in ("log_rms", "directions")]
-    start = lambda final, zeros: (cotangents, zeros)
-    arrived = for_each_depth(start, depth, depths)(jnp.zeros((*[len(depths)] * bool(depths), signals), inputs.dtype))
+    before = [layer_before(first[name], records[name]) for name in ("log_rms", "directions")]
+    arrived = arriving(depths, (cotangents, jnp.zeros(signals, inputs.dtype)))
     returned, gradients = scan(reverse, arrived, depth, (preactivations, *before), reverse=True)
-    at_input = for_each_depth(lambda final, returned: _observe_gradients(*returned), depth, depths)(returned)
+    at_input = at_each(depths, lambda returned: _observe_gradients(*returned))(returned)
     return _observed(first) | at_input, _observed(records) | gradients
 
 

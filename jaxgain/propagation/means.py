@@ -28,6 +28,9 @@ T = TypeVar("T")
 SAMPLE = 62
 TRUSTED = 2.0**-40
 
+# Beyond what z / rms reaches in any of a million neurons, nearly: where an activation is taken for as large as it gets.
+EXTREMES = (-5.0, 5.0)
+
 # float32 counts to 2**24, so two counts up to 2**12 − 1 are exact as one number.
 COUNTED = 2**12
 
@@ -106,6 +109,11 @@ def _count(*conditions: list[Array]) -> Array:
     return product(number, jnp.ones_like(number)) if products_are_faster() else jnp.sum(number)
 
 
+def is_trusted(guess: Array, bounds: Array) -> Array:
+    """Whether sizes guessed from a few neurons serve for all, whose entries are at most `bounds`."""
+    return (guess >= TRUSTED * bounds) & (guess > 0)
+
+
 def guessed_sizes(rows: Rows, bounds: Array) -> Array:
     """A size of each of K rows (n,), 0 only for zeros, such that squares of quotients neither overflow nor underflow.
 
@@ -115,7 +123,7 @@ def guessed_sizes(rows: Rows, bounds: Array) -> Array:
     if rows[0].shape[0] <= NARROW or not products_are_faster():
         return sizes_of(rows, whole_range=len(rows))
     guess = jnp.stack([mean(jnp.abs(row[:SAMPLE])) for row in rows])
-    trusted = (guess >= TRUSTED * bounds) & (guess > 0)
+    trusted = is_trusted(guess, bounds)
     measured = partial(sizes_of, rows, whole_range=len(rows))
     return lax.cond(any_of_batch(~jnp.all(trusted)), measured, lambda: guess)
 

@@ -15,6 +15,7 @@ from jax import Array
 from jaxgain.activations import Activation, activation
 from jaxgain.propagation.config import STATISTICS, SweepConfig
 from jaxgain.propagation.dense import propagate_dense
+from jaxgain.propagation.kernel import Ends, Network
 from jaxgain.propagation.plain import propagate_plain
 from jaxgain.propagation.rows import NARROW
 from jaxgain.propagation.single import propagate_single
@@ -174,18 +175,14 @@ def record_network(
     kernel = propagate_dense if weights == "dense" else propagate_plain
     if weights == "matrix_free" and count == 1 and width > NARROW:
         kernel = partial(propagate_single, neurons_at_once=neurons_at_once)
-    first, later = kernel(
-        layer_key,
-        value_and_slope,
-        jnp.asarray(sigma_w, jnp.float32),
-        None if isinstance(sigma_b, (int, float)) and sigma_b == 0 else jnp.asarray(sigma_b, jnp.float32),
+    bias = None if isinstance(sigma_b, (int, float)) and sigma_b == 0 else jnp.asarray(sigma_b, jnp.float32)
+    network = Network(value_and_slope, steepest, jnp.asarray(sigma_w, jnp.float32), bias)
+    ends = Ends(
         rows,
         draw_directions(input_key, tangents=tangents, width=width),
         draw_cotangents(input_key, cotangent, inputs=count, width=width) if backward else None,
-        depth=depth,
-        depths=depths,
-        steepest=steepest,
     )
+    first, later = kernel(layer_key, network, ends, depth=depth, depths=depths)
     if not keep_inputs:
         first, later = over_inputs(first), over_inputs(later)
     record = {name: _from_layer_zero(first.get(name), x) for name, x in later.items()}

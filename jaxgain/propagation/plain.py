@@ -13,11 +13,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxgain.propagation.means import guessed_sizes, settled
+from jaxgain.propagation.kernel import Ends, Network, arriving, at_each, layer_before, turn_back
+from jaxgain.propagation.means import EXTREMES, guessed_sizes, settled
 from jaxgain.propagation.rows import (
     NARROW,
     Rows,
@@ -44,7 +44,7 @@ from jaxgain.propagation.statistics import (
     observe_preactivations,
     observe_slopes,
 )
-from jaxgain.propagation.weights import draw_noise, for_each_depth, scan_layers, tabulated
+from jaxgain.propagation.weights import draw_noise, scan_layers, tabulated
 
 
 class Triangle(NamedTuple):
@@ -78,22 +78,11 @@ class Returning(NamedTuple):
 
 
 def propagate_plain(
-    key: Array,
-    value_and_slope: Callable[[Array], tuple[Array, Array]],
-    sigma_w: Array,
-    sigma_b: Array | None,
-    inputs: Array,
-    directions: Array,
-    cotangents: Array | None,
-    *,
-    depth: int,
-    depths: tuple[int, ...] = (),
-    steepest: Array | float,
+    key: Array, network: Network, ends: Ends, *, depth: int, depths: tuple[int, ...] = ()
 ) -> tuple[Record, Record]:
-    """Records of layer 0 and of layers 1 … depth (leading axis) for inputs (B, n), directions (T, n), T = 0 or B.
-
-    `sigma_b` None means no bias, which is cheaper than a bias of 0.
-    """
+    """Records of layer 0 and of layers 1 … depth (leading axis)."""
+    value_and_slope, steepest, sigma_w, sigma_b = network
+    inputs, directions, cotangents = ends
     (signals, width), tangents = inputs.shape, directions.shape[0]
     sizes = {"inputs": signals, "tangents": tangents, "width": width, "bias": sigma_b is not None}
     bytes_per_layer = 4 * width * (2 * signals + tangents)
@@ -108,7 +97,7 @@ def propagate_plain(
         (triangle, log_jacobian), (layer, _, noise) = carry, xs
         lower, noise = settled(lambda: (triangle.forward, noise), layer)
         rows, slopes = _arrive(value_and_slope, lower, noise.forward, signals)
-        extremes = [value_and_slope(norm(row) * jnp.array([-5.0, 5.0]))[0] for row in lower[:signals]]
+        extremes = [value_and_slope(norm(row) * jnp.array(EXTREMES))[0] for row in lower[:signals]]
         bounds = jnp.stack([*(jnp.max(jnp.abs(h)) for h in extremes), *[jnp.asarray(steepest, lower.dtype)] * tangents])
         after, record = _leave(rows, guessed_sizes(rows, bounds), log_jacobian, sigma_w, sigma_b, signals)
         record |= observe_slopes(slopes, steepest)
@@ -124,11 +113,10 @@ def propagate_plain(
         layer, (before, after), noise = xs
         lower, noise = settled(lambda: (before.forward, noise), layer)
         rows, slopes = _arrive(value_and_slope, lower, noise.forward, signals)
-        step = partial(turn, layer=layer, before=before, after=after, noise=noise, rows=rows, slopes=slopes)
-        return for_each_depth(step, depth, depths)(returning)
+        step = partial(turn, before=before, after=after, noise=noise, rows=rows, slopes=slopes)
+        return turn_back(step, returning, layer, depth, depths)
 
-    def turn(final, returning, *, layer, before, after, noise, rows, slopes):
-        last = layer == final
+    def turn(returning, last, *, before, after, noise, rows, slopes):
         fresh = [jnp.where(last, u, e) for u, e in zip(cotangents, noise.reverse, strict=True)]
         gradients, squares = _return(returning, after, rows, fresh, noise.bias, last)
         record = observe_gradients(gradients, squares, returning.log_scale)
@@ -139,23 +127,20 @@ def propagate_plain(
         record["log_weight_grad_rms"] = log_weight_gradient(delta, log_scale, before.log_rms, before.directions)
         onto = reciprocal(size)[:, None] * projections(deltas, noise.forward)
         sent = Returning(onto, delta.lower, log_scale + jnp.log(sigma_w))
-        beyond = partial(jnp.where, layer > final)
-        return jax.tree.map(beyond, returning, sent), {name: beyond(jnp.nan, x) for name, x in record.items()}
+        return sent, record
 
-    before = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b[:-1]]), start, triangles)
-    arrive = lambda final, zeros: Returning(zeros, jnp.eye(signals, dtype=inputs.dtype), zeros[:, 0])
-    zeros = jnp.zeros((*[len(depths)] * bool(depths), signals, signals + tangents), inputs.dtype)
-    arrived = for_each_depth(arrive, depth, depths)(zeros)
+    zeros = jnp.zeros((signals, signals + tangents), inputs.dtype)
+    arrived = arriving(depths, Returning(zeros, jnp.eye(signals, dtype=inputs.dtype), zeros[:, 0]))
+    saved = (layer_before(start, triangles), triangles)
     with_reverse = known or partial(draw, reverse=True)
-    returning, gradients = scan(reverse, arrived, depth, (before, triangles), with_reverse, reverse=True)
+    returning, gradients = scan(reverse, arrived, depth, saved, with_reverse, reverse=True)
     noise = with_reverse(jnp.zeros((), jnp.int32))
 
-    def observe_input(final, returning):
-        del final
+    def observe_input(returning):
         at_input, squares = _return(returning, start, rows, noise.reverse, noise.bias, False)
         return observe_gradients(at_input, squares, returning.log_scale)
 
-    return first | for_each_depth(observe_input, depth, depths)(returning), records | gradients
+    return first | at_each(depths, observe_input)(returning), records | gradients
 
 
 def _arrive(value_and_slope: Callable, lower: Array, noise: Rows, signals: int) -> tuple[Rows, Rows]:

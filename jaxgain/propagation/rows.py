@@ -22,6 +22,9 @@ UNROLLED = 4
 # Up to this width there may be as many rows as directions, differences of nearly equal numbers matter, and no time.
 NARROW = 64
 
+# What brings the smallest numbers of float32 so far up that means of them do not underflow.
+RAISED = 2.0**64
+
 # Parts of a row that are added to one another before they are summed up: fewer and longer sums per pass.
 PARTS = 4
 
@@ -75,9 +78,15 @@ def magnitude(row: Array, *, whole_range: bool = False) -> Array:
     average = mean(jnp.abs(row))
     if not whole_range:
         return average
-    # The sum would overflow at the upper end of the format and the mean underflows at the lower one.
-    raised = mean(jnp.abs(row) * 2.0**64)
-    return jnp.where(average > 2.0**-40, average, raised * (row.shape[0] * 2.0**-64))
+    return lowered(average, mean(jnp.abs(row) * RAISED), row.shape[0])
+
+
+def lowered(plain: Array, raised: Array, width: int) -> Array:
+    """A size of x >= 0 over the whole range of float32: its mean, or where that may underflow n times its mean.
+
+    `raised` is the mean of `RAISED` x, which overflows at the upper end of the format.
+    """
+    return jnp.where(plain > 2.0**-40, plain, raised * (width / RAISED))
 
 
 def product(a: Array, b: Array) -> Array:

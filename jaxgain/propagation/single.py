@@ -16,14 +16,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxgain.propagation.means import SAMPLE, TRUSTED, any_of_batch, means, settled
+from jaxgain.propagation.kernel import Ends, Network, arriving, at_each, layer_before, turn_back
+from jaxgain.propagation.means import EXTREMES, SAMPLE, any_of_batch, is_trusted, means, settled
 from jaxgain.propagation.rows import (
+    RAISED,
     Rows,
     factor,
+    lowered,
     mean,
     norm,
     products_are_faster,
@@ -34,7 +36,7 @@ from jaxgain.propagation.rows import (
     sum_of,
 )
 from jaxgain.propagation.statistics import OF_ALL_INPUTS, Record, observe_activations
-from jaxgain.propagation.weights import Noise, draw_noise, for_each_depth, scan_layers, tabulated
+from jaxgain.propagation.weights import Noise, draw_noise, scan_layers, tabulated
 
 # 1 − (s_h k)² below which a tangent counts as parallel to the signal: its own direction is then mostly rounding, and
 # the gradient is drawn without regard to it, which leaves its own law exact.
@@ -84,35 +86,14 @@ class Returning(NamedTuple):
     """log(σ_w |δ|)."""
 
 
-class Network(NamedTuple):
-    """What all layers have in common."""
-
-    value_and_slope: Callable[[Array], tuple[Array, Array]]
-    sigma_w: Array
-    sigma_b: Array | None
-    steepest: Array | float
-    neurons_at_once: int
-
-
 def propagate_single(
-    key: Array,
-    value_and_slope: Callable[[Array], tuple[Array, Array]],
-    sigma_w: Array,
-    sigma_b: Array | None,
-    inputs: Array,
-    directions: Array,
-    cotangents: Array | None,
-    *,
-    depth: int,
-    depths: tuple[int, ...] = (),
-    steepest: Array | float,
-    neurons_at_once: int,
+    key: Array, network: Network, ends: Ends, *, depth: int, depths: tuple[int, ...] = (), neurons_at_once: int
 ) -> tuple[Record, Record]:
     """`propagate_plain` for inputs (1, n), directions (0 or 1, n) and more neurons than `NARROW`."""
-    network = Network(value_and_slope, sigma_w, sigma_b, steepest, neurons_at_once)
+    (inputs, directions, cotangents), average = ends, partial(means, at_once=neurons_at_once)
     width, tangents = inputs.shape[1], directions.shape[0]
     bytes_per_layer = 4 * width * (2 + tangents)
-    sizes = {"inputs": 1, "tangents": tangents, "width": width, "bias": sigma_b is not None}
+    sizes = {"inputs": 1, "tangents": tangents, "width": width, "bias": network.sigma_b is not None}
     draw = partial(draw_noise, key, reverse=cotangents is not None, **sizes)
     draw = tabulated(draw, depth, bytes_per_layer) or draw
     scan = partial(scan_layers, draw=draw, bytes_per_layer=bytes_per_layer)
@@ -122,8 +103,8 @@ def propagate_single(
 
     def forward(carry, xs):
         (layer, log_jacobian), (index, _, noise) = carry, xs
-        after, record = _forward(network, layer, noise, index)
-        log_jacobian = log_jacobian + jnp.log(sigma_w) + jnp.log(after.tangent)
+        after, record = _forward(network, layer, noise, index, average)
+        log_jacobian = log_jacobian + jnp.log(network.sigma_w) + jnp.log(after.tangent)
         return (after, log_jacobian), (after, record | ({"log_jacobian_rms": log_jacobian} if tangents else {}))
 
     _, (layers, records) = scan(forward, (start, zero), depth, None)
@@ -134,21 +115,15 @@ def propagate_single(
     def backward(returning, xs):
         index, (before, layer), noise = xs
 
-        def step(final, returning):
-            sent, record = _backward(network, before, layer, returning, noise, cotangents[0], index, index == final)
-            beyond = partial(jnp.where, index > final)
-            return jax.tree.map(beyond, returning, sent), {name: beyond(jnp.nan, x) for name, x in record.items()}
+        def step(returning, last):
+            return _backward(network, before, layer, returning, noise, cotangents[0], index, last, average)
 
-        return for_each_depth(step, depth, depths)(returning)
+        return turn_back(step, returning, index, depth, depths)
 
-    before = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b[:-1]]), start, layers)
-    arrived = for_each_depth(lambda final, zero: Returning(zero, zero, zero), depth, depths)(
-        jnp.zeros(len(depths) or ())
-    )
-    returning, gradients = scan(backward, arrived, depth, (before, layers), reverse=True)
-    first |= for_each_depth(
-        lambda final, returning: _observe_input_gradient(network, start, returning, rows, noise), depth, depths
-    )(returning)
+    saved = (layer_before(start, layers), layers)
+    returning, gradients = scan(backward, arriving(depths, Returning(zero, zero, zero)), depth, saved, reverse=True)
+    observe = partial(_observe_input_gradient, network, start, rows=rows, noise=noise, average=average)
+    first |= at_each(depths, observe)(returning)
     return _per_input(first), _per_input(records | gradients)
 
 
@@ -166,11 +141,11 @@ def _onward(network: Network, layer: Layer) -> Onward:
     return Onward(length, signal, bias, along, across)
 
 
-def _forward(network: Network, before: Layer, noise: Noise, index: Array) -> tuple[Layer, Record]:
+def _forward(network: Network, before: Layer, noise: Noise, index: Array, average: Callable) -> tuple[Layer, Record]:
     """What a layer leaves behind, and what is observed of it."""
     tangents = len(noise.forward) - 1
     onward = settled(lambda: _onward(network, before), index)
-    over_h, over_slope, centre = _scales(network, onward, noise.forward[0], index)
+    over_h, over_slope, centre = _scales(network, onward, noise.forward[0], index, average)
 
     def terms(*rows: Array) -> dict[str, Array]:
         h, slope = network.value_and_slope(onward.length * rows[0])
@@ -187,8 +162,7 @@ def _forward(network: Network, before: Layer, noise: Noise, index: Array) -> tup
                 found["fresh_tangent"] = tangent * rows[-1]
         return found
 
-    at_once = network.neurons_at_once
-    found = means(terms, [*noise.forward, *noise.reverse], at_once=at_once, index=index)
+    found: dict[str, Array] = average(terms, [*noise.forward, *noise.reverse], index=index)
     zero = jnp.zeros_like(centre)
     mean, variance = centre + found["shift"], jnp.maximum(found["spread"] - found["shift"] ** 2, 0)
     # A sum of squares, where the mean of squares would need a pass of its own.
@@ -221,31 +195,26 @@ def _moved(onward: Onward, signal_noise: Array, tangent_noise: Array) -> Array:
     return onward.along * signal_noise + onward.across * tangent_noise
 
 
-def _scales(network: Network, onward: Onward, noise: Array, index: Array) -> tuple[Array, Array, Array]:
+def _scales(
+    network: Network, onward: Onward, noise: Array, index: Array, average: Callable
+) -> tuple[Array, Array, Array]:
     """1/size of h and of φ'(z), such that squares neither overflow nor underflow, and a centre near mean(h)/size.
 
     From a few neurons, unless in some network of the batch those may be too far from the others.
     """
-    few = settled(lambda: jnp.concatenate([noise[:SAMPLE], jnp.array([-5.0, 5.0])]), index)
+    few = settled(lambda: jnp.concatenate([noise[:SAMPLE], jnp.array(EXTREMES)]), index)
     h, slope = network.value_and_slope(onward.length * few)
     guess = jnp.stack([mean(jnp.abs(x[:SAMPLE])) for x in (h, slope)])
     bounds = jnp.stack([jnp.max(jnp.abs(h[SAMPLE:])), jnp.asarray(network.steepest, h.dtype)])
-    trusted = (guess >= TRUSTED * bounds) & (guess > 0) | (onward.length == 0)
+    trusted = is_trusted(guess, bounds) | (onward.length == 0)
 
     def measured() -> Array:
         def terms(e: Array) -> dict[str, Array]:
-            h, slope = network.value_and_slope(onward.length * e)
-            # The plain mean underflows at the lower end of the format, the raised one overflows at the upper one.
-            return {
-                "a": jnp.abs(h),
-                "b": jnp.abs(slope),
-                "c": jnp.abs(h) * 2.0**64,
-                "d": jnp.abs(slope) * 2.0**64,
-            }
+            h, slope = (jnp.abs(x) for x in network.value_and_slope(onward.length * e))
+            return {"h": h, "h raised": h * RAISED, "slope": slope, "slope raised": slope * RAISED}
 
-        found = means(terms, [noise], at_once=network.neurons_at_once, index=index)
-        plain, raised = jnp.stack([found["a"], found["b"]]), jnp.stack([found["c"], found["d"]])
-        return jnp.where(plain > 2.0**-40, plain, raised * 2.0**-64)
+        found = average(terms, [noise], index=index)
+        return jnp.stack([lowered(found[name], found[f"{name} raised"], noise.shape[0]) for name in ("h", "slope")])
 
     def scales(sizes: Array) -> tuple[Array, Array, Array]:
         over_h, over_slope = reciprocal(sizes)
@@ -285,6 +254,7 @@ def _backward(
     cotangent: Array,
     index: Array,
     last: Array,
+    average: Callable,
 ) -> tuple[Returning, Record]:
     """What the cotangent of a layer sends back to the layer before, and what is observed of it."""
     tangents = len(noise.forward) - 1
@@ -304,8 +274,7 @@ def _backward(
         onto = {f"onto{i}": delta * row for i, row in enumerate(rows[:-1])}
         return {"size": jnp.abs(gradient), "delta": delta * delta, **onto}
 
-    at_once = network.neurons_at_once
-    found = means(terms, [*noise.forward, fresh], at_once=at_once, index=index)
+    found: dict[str, Array] = average(terms, [*noise.forward, fresh], index=index)
     # The last layer's gradient is the cotangent, also where its activations are no numbers.
     squared = jnp.where(last, _square(cotangent), _mean_square(a, b, layer, fresh))
     gradient = jnp.where(last, mean(jnp.abs(cotangent)), found["size"])
@@ -329,25 +298,26 @@ def _observe_input(rows: Rows, noise: Noise) -> tuple[Layer, Record]:
     sizes = sizes_of(rows, whole_range=1)
     units = scaled(rows, reciprocal(sizes))
     lower = factor(units, careful=1).lower
-    lengths = norm(lower)
-    fresh = stack([mean(unit * noise.reverse[0]) if noise.reverse else jnp.zeros(()) for unit in units])
-    signal, *tangent = zip(sizes * lengths, lower[:, 0] * reciprocal(lengths), fresh * reciprocal(lengths), strict=True)
+    lengths, unit = sizes * norm(lower), reciprocal(norm(lower))
+    fresh = unit * stack([mean(row * noise.reverse[0]) if noise.reverse else jnp.zeros(()) for row in units])
     zero = jnp.zeros((), lower.dtype)
-    length, cosine, fresh_tangent = tangent[0] if tangent else (zero, zero, zero)
+    tangent = (lengths[1], lower[1, 0] * unit[1], fresh[1]) if len(rows) > 1 else (zero, zero, zero)
+    layer = Layer(lengths[0], *tangent[:2], fresh[0], tangent[2], over_slope=jnp.ones_like(zero))
     record = observe_activations(units[:1], sizes[:1], lower[:1, :1])
-    layer = Layer(signal[0], length, cosine, signal[2], fresh_tangent, over_slope=jnp.ones_like(zero))
     return layer, {name: x if x.ndim == 0 else x[0] for name, x in record.items()}
 
 
-def _observe_input_gradient(network: Network, layer: Layer, returning: Returning, rows: Rows, noise: Noise) -> Record:
+def _observe_input_gradient(
+    network: Network, layer: Layer, returning: Returning, rows: Rows, noise: Noise, average: Callable
+) -> Record:
+    """Statistics of the cotangent of layer 0."""
     a, b = _coefficients(_onward(network, layer), layer, returning, noise.bias[0] / rows[0].shape[0] ** 0.5)
     on_rows = [a * reciprocal(layer.signal), b * reciprocal(layer.tangent)]
 
     def terms(e: Array, *rows: Array) -> dict[str, Array]:
         return {"size": jnp.abs(sum_of([e, *(c * row for c, row in zip(on_rows, rows, strict=False))]))}
 
-    at_once, index = network.neurons_at_once, jnp.zeros((), jnp.int32)
-    found = means(terms, [*noise.reverse, *rows], at_once=at_once, index=index)
+    found: dict[str, Array] = average(terms, [*noise.reverse, *rows], index=jnp.zeros((), jnp.int32))
     log_rms = 0.5 * jnp.log(_mean_square(a, b, layer, noise.reverse[0]))
     return {
         "log_grad_rms": returning.log_scale + log_rms,

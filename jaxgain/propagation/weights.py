@@ -6,7 +6,6 @@ compared on the same networks.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -119,13 +118,6 @@ def scan_layers(
 
     carry, out = lax.scan(block, carry, (layers, jax.tree.map(split, saved)), reverse=reverse)
     return carry, jax.vmap(unpack[-1])(out.reshape(blocks * length, -1)[:depth])
-
-
-def for_each_depth(function: Callable[..., Any], depth: int, depths: tuple[int, ...]) -> Callable[..., Any]:
-    """`function(final depth, …)` at the whole depth, or mapped over several final depths with all its arguments."""
-    if not depths:
-        return partial(function, depth)
-    return lambda *arguments: jax.vmap(function)(jnp.array(depths), *arguments)
 
 
 def _unit_rms(rows: Array) -> Array:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxgain.activations import activation
+from jaxgain.propagation.kernel import Ends, Network
 from jaxgain.propagation.means import means
 from jaxgain.propagation.network import steepest_slope, value_and_slope
 from jaxgain.propagation.plain import propagate_plain
@@ -22,15 +23,17 @@ KEY = jax.random.key(5)
 
 def records(kernel, phi, gains, sigma_b, *, scale=1.0, tangents=1, reverse=True, width=WIDTH, **setting):
     """Layers 0 … DEPTH of every statistic (gain, layer), from a kernel of plain networks."""
-    inputs = draw_inputs(KEY, inputs=1, width=width, scale=scale, cosine=None)
-    directions = draw_directions(KEY, tangents=tangents, width=width)
-    cotangents = draw_cotangents(KEY, "random", inputs=1, width=width) if reverse else None
+    ends = Ends(
+        draw_inputs(KEY, inputs=1, width=width, scale=scale, cosine=None),
+        draw_directions(KEY, tangents=tangents, width=width),
+        draw_cotangents(KEY, "random", inputs=1, width=width) if reverse else None,
+    )
     phi = activation(phi)
-    run = partial(kernel, KEY, partial(value_and_slope, phi), depth=DEPTH, steepest=steepest_slope(phi), **setting)
+    bias = None if sigma_b is None else jnp.float32(sigma_b)
 
     def network(gain):
-        bias = None if sigma_b is None else jnp.float32(sigma_b)
-        return run(gain, bias, inputs, directions, cotangents)
+        common = Network(partial(value_and_slope, phi), steepest_slope(phi), gain, bias)
+        return kernel(KEY, common, ends, depth=DEPTH, **setting)
 
     first, later = jax.jit(jax.vmap(network))(jnp.asarray(gains, jnp.float32))
     layer_zero = {name: np.asarray(x).reshape(len(gains), 1) for name, x in first.items() if x.size}
