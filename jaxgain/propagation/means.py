@@ -11,6 +11,7 @@ from jax.custom_batching import custom_vmap
 
 from jaxgain.propagation.rows import (
     NARROW,
+    PARTS,
     Rows,
     mean,
     mean_of_parts,
@@ -57,7 +58,7 @@ def means(
         return _means(terms, settled(lambda: block, index))
 
     width = rows[0].shape[0]
-    blocks = -(-width // at_once)
+    blocks = _blocks(width, at_once)
     length = width // blocks
     if blocks == 1:
         return of_block(rows)
@@ -74,6 +75,12 @@ def means(
         rest = of_block([row[blocks * length :] for row in rows])
         found = {name: x + rest[name] * (left / width) for name, x in found.items()}
     return found
+
+
+def _blocks(width: int, at_once: int) -> int:
+    """Into how many blocks to divide the neurons: the fewest, or up to twice as many if they leave no neuron over."""
+    fewest = -(-width // at_once)
+    return next((blocks for blocks in range(fewest, 2 * fewest) if width % (blocks * PARTS) == 0), fewest)
 
 
 def _means(terms: Callable[..., dict[str, Array]], rows: Rows) -> dict[str, Array]:

@@ -26,8 +26,9 @@ from jaxgain.theory.meanfield import Init
 REVERSE = ("log_grad_rms", "log_grad_mean_abs", "log_weight_grad_rms")
 TANGENT = ("log_jacobian_rms",)
 
-# Neurons of one network that are met at a time: few enough for the cache, of one network or of many.
-NEURONS_AT_ONCE = 2**17
+# Neurons that are met at a time, of one network or of many: a few arrays of them fit into a core's own cache. Before
+# jax 0.12 each operation of a loop costs the CPU a call, so there are fewer and larger ones.
+NEURONS_AT_ONCE = 2**15 if jax.__version_info__ >= (0, 12) else 2**17
 
 
 def propagate(

@@ -39,8 +39,10 @@ from jaxgain.propagation.statistics import OF_ALL_INPUTS, Record, observe_activa
 from jaxgain.propagation.weights import Noise, draw_noise, scan_layers, tabulated
 
 # 1 − (s_h k)² below which a tangent counts as parallel to the signal: its own direction is then mostly rounding, and
-# the gradient is drawn without regard to it, which leaves its own law exact.
+# the gradient is drawn without regard to it, which leaves its own law exact. So it is for a tangent smaller than
+# `SMALLEST`, whose reciprocal times a few would not be a number.
 PARALLEL = 1e-5
+SMALLEST = 1e-36
 
 
 class Layer(NamedTuple):
@@ -146,6 +148,7 @@ def _forward(network: Network, before: Layer, noise: Noise, index: Array, averag
     tangents = len(noise.forward) - 1
     onward = settled(lambda: _onward(network, before), index)
     over_h, over_slope, centre = _scales(network, onward, noise.forward[0], index, average)
+    along, across = _moved(onward, over_slope)
 
     def terms(*rows: Array) -> dict[str, Array]:
         h, slope = network.value_and_slope(onward.length * rows[0])
@@ -156,7 +159,7 @@ def _forward(network: Network, before: Layer, noise: Noise, index: Array, averag
         if noise.reverse:
             found["fresh_signal"] = signal * rows[-1]
         if tangents:
-            tangent = slope * over_slope * _moved(onward, *rows[:2])
+            tangent = slope * (along * rows[0] + across * rows[1])
             found |= {"both": signal * tangent, "tangent": tangent * tangent}
             if noise.reverse:
                 found["fresh_tangent"] = tangent * rows[-1]
@@ -190,9 +193,12 @@ def _forward(network: Network, before: Layer, noise: Noise, index: Array, averag
     return layer, record
 
 
-def _moved(onward: Onward, signal_noise: Array, tangent_noise: Array) -> Array:
-    """The tangent behind the weights, w = W t̂."""
-    return onward.along * signal_noise + onward.across * tangent_noise
+def _moved(onward: Onward, factor: Array) -> tuple[Array, Array]:
+    """What E and T contribute to the tangent behind the weights, w = W t̂, times a factor.
+
+    Here the factor meets two numbers, where it would meet all neurons in a product with their slopes.
+    """
+    return onward.along * factor, onward.across * factor
 
 
 def _scales(
@@ -217,7 +223,7 @@ def _scales(
         return jnp.stack([lowered(found[name], found[f"{name} raised"], noise.shape[0]) for name in ("h", "slope")])
 
     def scales(sizes: Array) -> tuple[Array, Array, Array]:
-        over_h, over_slope = reciprocal(sizes)
+        over_h, over_slope = reciprocal(sizes[0]), reciprocal(jnp.maximum(sizes[1], SMALLEST))
         return over_h, over_slope, mean(h[:SAMPLE] * over_h)
 
     if not products_are_faster():  # and a branch would wait for the host
@@ -233,7 +239,7 @@ def _coefficients(onward: Onward, layer: Layer, returning: Returning, fresh_bias
     """
     signal = onward.signal * layer.fresh_signal + onward.bias * fresh_bias
     first = jnp.where(onward.length > 0, returning.onto_signal - signal, 0)
-    apart = onward.across**2 > PARALLEL
+    apart = (onward.across**2 > PARALLEL) & (layer.tangent > SMALLEST)
     over = jnp.where(apart, 1 / jnp.where(apart, onward.across, 1), 0)
     second = jnp.where(apart, returning.onto_tangent - (layer.fresh_tangent - onward.along * signal) * over, 0)
     return (first - second * over * onward.along) * onward.signal, second * over
@@ -261,15 +267,17 @@ def _backward(
     fresh = jnp.where(last, cotangent, noise.reverse[0])
     a, b = _coefficients(_onward(network, layer), layer, returning, noise.bias[0] / fresh.shape[0] ** 0.5)
     a, b = jnp.where(last, 0, a), jnp.where(last, 0, b)
-    onward, on_h, on_t = settled(
-        lambda: (_onward(network, before), a * reciprocal(layer.signal), b * reciprocal(layer.tangent)), index
-    )
+    def entering() -> tuple[Array, ...]:
+        onward = _onward(network, before)
+        return onward.length, a * reciprocal(layer.signal), *_moved(onward, b * reciprocal(layer.tangent))
+
+    length, on_h, along, across = settled(entering, index)
 
     def terms(*rows: Array) -> dict[str, Array]:
-        h, slope = network.value_and_slope(onward.length * rows[0])
+        h, slope = network.value_and_slope(length * rows[0])
         gradient = on_h * h + rows[-1]
         if tangents:
-            gradient = gradient + on_t * slope * _moved(onward, *rows[:2])
+            gradient = gradient + slope * (along * rows[0] + across * rows[1])
         delta = slope * layer.over_slope * gradient
         onto = {f"onto{i}": delta * row for i, row in enumerate(rows[:-1])}
         return {"size": jnp.abs(gradient), "delta": delta * delta, **onto}
