@@ -7,10 +7,11 @@ and `vmap` over the gain with the key unbatched makes one matmul of all gains: $
 from functools import partial
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxgain.propagation.kernel import Ends, Network, arriving, at_each, layer_before, turn_back
-from jaxgain.propagation.rows import factor, norm, product, reciprocal, unit_size
+from jaxgain.propagation.rows import factor, mean, norm, product, reciprocal, stack, unit_size
 from jaxgain.propagation.statistics import (
     Record,
     directions_of,
@@ -30,19 +31,20 @@ def propagate_dense(
     value_and_slope, steepest, sigma_w, sigma_b = network
     inputs, directions, cotangents = ends
     (signals, width), tangents = inputs.shape, directions.shape[0]
+    scale = sigma_w * np.float32(width**-0.5)  # of a weight: one number, where the matrix is many
     draw = partial(draw_matrix, key, width=width)
     scan = partial(scan_layers, draw=draw, bytes_per_layer=4 * width**2)
 
     def forward(carry, xs):
         (h, direction, log_jacobian), (_, _, (weights, bias)) = carry, xs
-        moved = product(jnp.concatenate([h, direction]), weights.T)
-        z = sigma_w * moved[:signals] + (0 if sigma_b is None else sigma_b * bias[None, :])
+        moved = product(jnp.concatenate([h, direction]) if tangents else h, weights.T)
+        z = scale * moved[:signals] + (0 if sigma_b is None else sigma_b * bias[None, :])
         h, slope = value_and_slope(z)
         record = observe_slopes(list(slope), steepest) | _observe_z(z) | _observe_h(h)
         scaled, peak = unit_size(list(slope[:tangents] * moved[signals:]))
         tangent = jnp.stack(scaled) if scaled else direction
-        length = jnp.sqrt(jnp.mean(tangent * tangent, axis=-1))
-        log_jacobian = log_jacobian + jnp.log(sigma_w) + jnp.log(peak) + jnp.log(length)
+        length = jnp.sqrt(_mean_squares(tangent))
+        log_jacobian = log_jacobian + jnp.log(scale) + jnp.log(peak) + jnp.log(length)
         record["log_jacobian_rms"] = log_jacobian
         return (h, tangent * reciprocal(length)[:, None], log_jacobian), (z, record)
 
@@ -63,7 +65,7 @@ def propagate_dense(
             log_delta = log_scale + jnp.log(peak)
             delta = factor(deltas, careful=signals)
             record["log_weight_grad_rms"] = log_weight_gradient(delta, log_delta, log_rms, rows)
-            return (product(jnp.stack(deltas), weights), log_delta + jnp.log(sigma_w)), record
+            return (product(jnp.stack(deltas), weights), log_delta + jnp.log(scale)), record
 
         return turn_back(step, carry, layer, depth, depths)
 
@@ -86,8 +88,13 @@ def _observe_h(h: Array) -> Record:
     return record | {"log_rms": jnp.log(peak) + jnp.log(norm(lower)), "directions": directions_of(lower)}
 
 
+def _mean_squares(rows: Array) -> Array:
+    """Mean over the neurons of each row's squares, (B, n) -> (B,)."""
+    return stack([mean(row * row) for row in rows])
+
+
 def _observe_gradients(gradient: Array, log_scale: Array) -> Record:
-    return observe_gradients(list(gradient), jnp.mean(gradient * gradient, axis=-1), log_scale)
+    return observe_gradients(list(gradient), _mean_squares(gradient), log_scale)
 
 
 def _observed(record: Record) -> Record:

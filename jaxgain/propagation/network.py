@@ -15,12 +15,12 @@ from jax import Array
 from jaxgain.activations import Activation, activation
 from jaxgain.propagation.config import STATISTICS, SweepConfig
 from jaxgain.propagation.dense import propagate_dense
-from jaxgain.propagation.kernel import Ends, Network
+from jaxgain.propagation.kernel import Network
 from jaxgain.propagation.plain import propagate_plain
 from jaxgain.propagation.rows import NARROW
 from jaxgain.propagation.single import propagate_single
 from jaxgain.propagation.statistics import Propagation, Record, first_layer, over_inputs
-from jaxgain.propagation.weights import draw_cotangents, draw_directions, draw_inputs
+from jaxgain.propagation.weights import draw_ends
 from jaxgain.theory.meanfield import Init
 
 REVERSE = ("log_grad_rms", "log_grad_mean_abs", "log_weight_grad_rms")
@@ -165,25 +165,23 @@ def record_network(
     `value_and_slope` gives φ(z) and φ'(z), `steepest` is sup |φ'|; a `sigma_b` that is the number 0 costs nothing.
     `neurons_at_once` bounds the working memory of one wide matrix-free network with one input, per gain.
     """
-    input_key, layer_key = jax.random.split(key)
-    if isinstance(inputs, (int, np.integer)):
-        rows = draw_inputs(input_key, inputs=inputs, width=width, scale=input_scale, cosine=input_correlation)
-    else:
-        rows = jnp.asarray(inputs, jnp.float32)
-    count = rows.shape[0]
-    tangents = count if set(TANGENT) & set(statistics) else 0
+    words = jax.random.bits(key, (2,))  # so any kind of key serves
     backward = bool(set(REVERSE) & set(statistics))
+    ends = draw_ends(
+        words,
+        inputs,
+        width=width,
+        scale=input_scale,
+        cosine=input_correlation,
+        tangents=bool(set(TANGENT) & set(statistics)),
+        cotangent=cotangent if backward else None,
+    )
     kernel = propagate_dense if weights == "dense" else propagate_plain
-    if weights == "matrix_free" and count == 1 and width > NARROW:
+    if weights == "matrix_free" and len(ends.inputs) == 1 and width > NARROW:
         kernel = partial(propagate_single, neurons_at_once=neurons_at_once)
     bias = None if isinstance(sigma_b, (int, float)) and sigma_b == 0 else jnp.asarray(sigma_b, jnp.float32)
     network = Network(value_and_slope, steepest, jnp.asarray(sigma_w, jnp.float32), bias)
-    ends = Ends(
-        rows,
-        draw_directions(input_key, tangents=tangents, width=width),
-        draw_cotangents(input_key, cotangent, inputs=count, width=width) if backward else None,
-    )
-    first, later = kernel(layer_key, network, ends, depth=depth, depths=depths)
+    first, later = kernel(words, network, ends, depth=depth, depths=depths)
     if not keep_inputs:
         first, later = over_inputs(first), over_inputs(later)
     record = {name: _from_layer_zero(first.get(name), x) for name, x in later.items()}

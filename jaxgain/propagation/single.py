@@ -267,6 +267,7 @@ def _backward(
     fresh = jnp.where(last, cotangent, noise.reverse[0])
     a, b = _coefficients(_onward(network, layer), layer, returning, noise.bias[0] / fresh.shape[0] ** 0.5)
     a, b = jnp.where(last, 0, a), jnp.where(last, 0, b)
+
     def entering() -> tuple[Array, ...]:
         onward = _onward(network, before)
         return onward.length, a * reciprocal(layer.signal), *_moved(onward, b * reciprocal(layer.tangent))

@@ -1,8 +1,8 @@
-r"""The random numbers of a network: one key per layer, and what is drawn from it.
+r"""The random numbers of a network, from the network's key and their position in it: what is drawn, and when.
 
-A layer's numbers depend on the network's key and the layer's index alone: never on the gain, the activation,
-the chunk or the device, and those of input 1 not on how many inputs follow. So gains and activations are
-compared on the same networks.
+A layer's numbers depend on the key and the layer's index alone: never on the gain, the activation, the chunk or
+the device, and those of input 1 not on how many inputs follow. So gains and activations are compared on the same
+networks.
 """
 
 from collections.abc import Callable
@@ -10,13 +10,28 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
-from jaxgain.propagation.rows import Rows, factor_array, product, reciprocal
+from jaxgain.propagation.kernel import Ends
+from jaxgain.propagation.normals import standard_normal
+from jaxgain.propagation.rows import Rows, factor_array, mean, product, reciprocal, stack
 
-# Random numbers of this many bytes are drawn at a time: in bulk they cost a quarter of what they cost one by one.
-DRAWN_AT_ONCE = 2**24
+# Random numbers of this many bytes are drawn at a time: in bulk they cost less than layer by layer.
+DRAWN_AT_ONCE = 2**22
+
+# Random numbers of this many bytes are kept for the way back, more are drawn again.
+KEPT = 2**24
+
+# What a layer draws: what W makes of signals (or W itself) and of tangents, what Wᵀ makes of cotangents, and biases.
+PARTS_OF_LAYER = range(4)
+
+# The layer whose numbers are the ends of the network: inputs, their directions, cotangents.
+BEFORE_THE_FIRST = -1
+
+# Arrays of up to this many numbers leave a layer together.
+PACKED = 2**8
 
 
 class Noise(NamedTuple):
@@ -32,50 +47,58 @@ class Noise(NamedTuple):
 
 def draw_noise(key: Array, layer: Array, *, inputs: int, tangents: int, width: int, reverse: bool, bias: bool) -> Noise:
     """Noise of one layer (0 … depth), float32; without `reverse` only the forward part."""
-    parts = jnp.array([0] + [1] * (tangents > 0) + [2] * reverse)
-    keys = jax.vmap(lambda part: jax.random.fold_in(jax.random.fold_in(key, part), layer))(parts)
-    rows = jax.vmap(lambda key: jax.random.normal(key, (inputs, width), jnp.float32))(keys)
-    column = jnp.zeros(inputs, jnp.float32)
-    if bias and reverse:
-        column = jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, 3), layer), (inputs,), jnp.float32)
-    forward = rows[:-1] if reverse else rows
-    return Noise([row for part in forward for row in part], list(rows[-1]) if reverse else [], column)
+    drawn = _draw(key, layer, [0] + [1] * (tangents > 0) + [2] * reverse, rows=inputs, width=width)
+    rows = lax.optimization_barrier([list(part) for part in drawn])  # or they are drawn again by all who read them
+    column = _draw(key, layer, [3], rows=inputs, width=1)[0, :, 0] if bias and reverse else jnp.zeros(inputs)
+    return Noise(sum(rows[:-1] if reverse else rows, []), rows[-1] if reverse else [], column)
 
 
 def draw_matrix(key: Array, layer: Array, *, width: int) -> tuple[Array, Array]:
-    """Weights (width, width) with variance 1/width and biases (width,) with variance 1 of one layer, float32."""
-    weight_key, bias_key = jax.random.split(jax.random.fold_in(key, layer))
-    weights = jax.random.normal(weight_key, (width, width), jnp.float32)
-    return weights / jnp.sqrt(jnp.float32(width)), jax.random.normal(bias_key, (width,), jnp.float32)
+    """Weights (width, width) and biases (width,) of one layer, all with variance 1, float32."""
+    (weights,), ((biases,),) = (
+        _draw(key, layer, [part], rows=rows, width=width) for part, rows in ((0, width), (3, 1))
+    )
+    return weights, biases
 
 
-def draw_inputs(key: Array, *, inputs: int, width: int, scale: float, cosine: float | None) -> Array:
-    """Random inputs (inputs, width), each with an rms of exactly `scale`.
+def draw_ends(
+    key: Array,
+    inputs: int | Array,
+    *,
+    width: int,
+    scale: float,
+    cosine: float | None,
+    tangents: bool,
+    cotangent: str | None,
+) -> Ends:
+    """The vectors that enter a network of some width from either side, float32.
 
-    Independent normal, or with a `cosine` in [−1, 1] of exactly that much between the first and each other one.
+    `inputs` are given, or a number of random ones, of rms exactly `scale`: independent normal, or with a `cosine` in
+    [−1, 1] of exactly that much between the first and each other one. The directions of the tangents, one per input,
+    have an rms of 1. The `cotangent` is all ones (`sum`) or standard normal (`random`), or None for no way back.
     """
-    rows = _unit_rms(jax.random.normal(jax.random.fold_in(key, 0), (inputs, width), jnp.float32))
-    if cosine is not None and inputs > 1:
-        others = [_turned(rows[0], row, cosine) for row in rows[1:]]
-        rows = jnp.stack([rows[0], *others])
-    return scale * rows
+    are_random = isinstance(inputs, (int, np.integer))
+    count = int(inputs) if are_random else inputs.shape[0]
+    parts = [0] * are_random + [1] * tangents + [2] * (cotangent == "random")
+    drawn = dict(zip(parts, _draw(key, BEFORE_THE_FIRST, parts, rows=count, width=width), strict=True)) if parts else {}
+    rows = scale * _turned(_unit_rms(drawn[0]), cosine) if are_random else jnp.asarray(inputs, jnp.float32)
+    directions = _unit_rms(drawn[1]) if tangents else jnp.zeros((0, width))
+    ones = None if cotangent is None else jnp.ones((count, width))
+    return Ends(rows, directions, drawn.get(2, ones))
 
 
-def draw_directions(key: Array, *, tangents: int, width: int) -> Array:
-    """Random directions of the input, (tangents, width), each with an rms of 1."""
-    return _unit_rms(jax.random.normal(jax.random.fold_in(key, 1), (tangents, width), jnp.float32))
+def _draw(key: Array, layer: Array | int, parts: list[int], *, rows: int, width: int) -> Array:
+    """What the layers' four parts draw, each by itself, (parts, rows, width), standard normal.
 
-
-def draw_cotangents(key: Array, kind: str, *, inputs: int, width: int) -> Array:
-    """∂loss/∂h of the last layer, (inputs, width): all ones (`sum`) or standard normal (`random`)."""
-    if kind == "sum":
-        return jnp.ones((inputs, width), jnp.float32)
-    return jax.random.normal(jax.random.fold_in(key, 2), (inputs, width), jnp.float32)
+    One call of the generator for several parts: its code is the longest of a layer.
+    """
+    streams = len(PARTS_OF_LAYER) * (layer - BEFORE_THE_FIRST) + np.array(parts)
+    return jax.vmap(lambda stream: standard_normal(key, stream, rows, width))(streams)
 
 
 def tabulated(draw: Callable[[Array], Any], depth: int, bytes_per_layer: int) -> Callable[[Array], Any] | None:
     """A look-up of what `draw` yields for layers 0 … depth, all drawn now; None where that would not be little."""
-    if (depth + 1) * bytes_per_layer > DRAWN_AT_ONCE:
+    if (depth + 1) * bytes_per_layer > KEPT:
         return None
     drawn = jax.vmap(draw)(jnp.arange(depth + 1))
     return lambda layer: jax.tree.map(lambda x: x[layer], drawn)
@@ -91,22 +114,34 @@ def scan_layers(
     bytes_per_layer: int,
     reverse: bool = False,
 ) -> tuple[Any, Any]:
-    """Scan layers 1 … depth with `step(carry, (layer, saved, drawn))`, numbers drawn for many layers at a time.
+    """Scan layers 1 … depth with `step(carry, (layer, saved, drawn))`, numbers drawn for many narrow layers at a time.
 
-    The layers run in blocks of equal length; the last block may run past `depth`, and what it yields there is
-    dropped, so `step` must ignore layers beyond the depth when it scans in reverse.
+    These run in blocks of equal length; the last block may run past `depth`, and what it yields there is dropped, so
+    `step` must ignore layers beyond the depth when it scans in reverse.
     """
-    unpack: list[Callable[[Array], Any]] = []
+    unpack: list[Callable[[Array, list[Array]], Any]] = []
 
     def packed_step(carry, xs):
         # What leaves a layer is many small arrays: as one they cost one write per layer, and far less compilation.
         carry, out = step(carry, xs)
-        flat, back = ravel_pytree(out)
+        leaves, structure = jax.tree.flatten(out)
+        is_large = [x.size > PACKED for x in leaves]
+        small, restore = ravel_pytree([x for x, large in zip(leaves, is_large, strict=True) if not large])
+
+        def back(small: Array, large: list[Array]) -> Any:
+            rest, whole = iter(restore(small)), iter(large)
+            return structure.unflatten([next(whole if one else rest) for one in is_large])
+
         unpack.append(back)
-        return carry, flat
+        return carry, (small, [x for x, large in zip(leaves, is_large, strict=True) if large])
+
+    if bytes_per_layer >= DRAWN_AT_ONCE:
+        draw_and_step = lambda carry, xs: packed_step(carry, (*xs, draw(xs[0])))
+        carry, out = lax.scan(draw_and_step, carry, (jnp.arange(1, depth + 1), saved), reverse=reverse)
+        return carry, jax.vmap(unpack[-1])(*out)
 
     blocks = -(-depth * bytes_per_layer // DRAWN_AT_ONCE)
-    length = max(1, -(-depth // max(1, blocks)))
+    length = -(-depth // blocks)
     blocks = -(-depth // length)
     pad = blocks * length - depth
     split = lambda x: jnp.pad(x, [(0, pad)] + [(0, 0)] * (x.ndim - 1)).reshape(blocks, length, *x.shape[1:])
@@ -117,16 +152,24 @@ def scan_layers(
         return lax.scan(packed_step, carry, (layers, saved, jax.vmap(draw)(layers)), reverse=reverse)
 
     carry, out = lax.scan(block, carry, (layers, jax.tree.map(split, saved)), reverse=reverse)
-    return carry, jax.vmap(unpack[-1])(out.reshape(blocks * length, -1)[:depth])
+    joined = jax.tree.map(lambda x: x.reshape(blocks * length, *x.shape[2:])[:depth], out)
+    return carry, jax.vmap(unpack[-1])(*joined)
 
 
 def _unit_rms(rows: Array) -> Array:
-    return rows / jnp.sqrt(jnp.mean(rows * rows, axis=-1, keepdims=True))
+    return rows * reciprocal(jnp.sqrt(stack([mean(row * row) for row in rows])))[:, None]
 
 
-def _turned(first: Array, row: Array, cosine: float) -> Array:
-    """The direction at the given cosine from `first`, in the plane that it spans with `row`."""
+def _turned(rows: Array, cosine: float | None) -> Array:
+    """Rows of rms 1, all but the first turned to the given cosine from it, in the plane that they span with it."""
+    if cosine is None or len(rows) == 1:
+        return rows
+    first, *others = rows
+    return jnp.stack([first, *(_at_cosine(first, row, cosine) for row in others)])
+
+
+def _at_cosine(first: Array, row: Array, cosine: float) -> Array:
     pair = jnp.stack([first, row])
     beside = product(factor_array(pair).inverse, pair)[1]
     turned = cosine * first + ((1 - cosine) * (1 + cosine)) ** 0.5 * beside
-    return turned * reciprocal(jnp.sqrt(jnp.mean(turned * turned)))
+    return turned * reciprocal(jnp.sqrt(mean(turned * turned)))

@@ -9,7 +9,7 @@ import pytest
 
 from jaxgain.activations import activation
 from jaxgain.propagation.network import propagate
-from jaxgain.propagation.weights import draw_cotangents, draw_directions, draw_inputs, draw_noise
+from jaxgain.propagation.weights import draw_ends, draw_noise
 from jaxgain.theory.meanfield import Init
 
 DEPTH = 6
@@ -38,13 +38,13 @@ class RealNetwork:
     """Weights and biases in float64 that act on this network's own rows as the matrix-free noise says."""
 
     def __init__(self, key, phi, init, width, inputs, cotangent):
-        input_key, layer_key = jax.random.split(key)
+        words = jax.random.bits(key, (2,))
+        options = {"scale": 1.0, "cosine": None, "tangents": True, "cotangent": cotangent}
+        ends = draw_ends(words, inputs, width=width, **options)
         self.phi, self.width = phi, width
-        self.x = as_double(draw_inputs(input_key, inputs=inputs, width=width, scale=1.0, cosine=None))
-        self.u = as_double(draw_directions(input_key, tangents=inputs, width=width))
-        self.cotangent = as_double(draw_cotangents(input_key, cotangent, inputs=inputs, width=width))
+        self.x, self.u, self.cotangent = map(as_double, ends)
         sizes = {"inputs": inputs, "tangents": inputs, "width": width}
-        draw = partial(draw_noise, layer_key, **sizes, reverse=True, bias=init.sigma_b > 0)
+        draw = partial(draw_noise, words, **sizes, reverse=True, bias=init.sigma_b > 0)
         noise = [jax.tree.map(as_double, draw(jnp.asarray(layer))) for layer in range(DEPTH + 1)]
         seen, slopes, rows = [], [], np.concatenate([self.x, self.u])
         for layer in range(1, DEPTH + 1):
@@ -134,3 +134,10 @@ def test_matrix_free_network_is_the_real_one_that_its_noise_defines(name, sigma_
         np.testing.assert_allclose(measured, np.stack(expected), rtol=2e-4, atol=2e-4, err_msg=statistic)
     assert ours["first_nonfinite"] == -1
     assert ours["first_vanished"] == -1
+
+
+def test_any_kind_of_key_serves_and_makes_a_network_of_its_own():
+    network = jax.jit(partial(propagate, phi="tanh", init=Init(1.5), width=100, depth=2, statistics=("std",)))
+    keys = [jax.random.key(0), jax.random.key(1), jax.random.key(0, impl="rbg")]
+    stds = [float(network(key).std[2]) for key in keys]
+    assert len(set(stds)) == 3 and np.ptp(stds) < 0.2

@@ -8,26 +8,23 @@ import numpy as np
 import pytest
 
 from jaxgain.activations import activation
-from jaxgain.propagation.kernel import Ends, Network
+from jaxgain.propagation.kernel import Network
 from jaxgain.propagation.means import means
 from jaxgain.propagation.network import steepest_slope, value_and_slope
 from jaxgain.propagation.plain import propagate_plain
 from jaxgain.propagation.single import propagate_single
-from jaxgain.propagation.weights import draw_cotangents, draw_directions, draw_inputs
+from jaxgain.propagation.weights import draw_ends
 
 WIDTH = 101
 DEPTH = 8
 NOT_OF_ONE_INPUT = ("correlation", "correlation_h")
-KEY = jax.random.key(5)
+KEY = jax.random.bits(jax.random.key(5), (2,))
 
 
 def records(kernel, phi, gains, sigma_b, *, scale=1.0, tangents=1, reverse=True, width=WIDTH, **setting):
     """Layers 0 … DEPTH of every statistic (gain, layer), from a kernel of plain networks."""
-    ends = Ends(
-        draw_inputs(KEY, inputs=1, width=width, scale=scale, cosine=None),
-        draw_directions(KEY, tangents=tangents, width=width),
-        draw_cotangents(KEY, "random", inputs=1, width=width) if reverse else None,
-    )
+    sides = {"tangents": tangents > 0, "cotangent": "random" if reverse else None}
+    ends = draw_ends(KEY, 1, width=width, scale=scale, cosine=None, **sides)
     phi = activation(phi)
     bias = None if sigma_b is None else jnp.float32(sigma_b)
 
