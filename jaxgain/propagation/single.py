@@ -12,7 +12,7 @@ mean over the neurons of a function of (E, T, e) and a few numbers, and the neur
 into the cache: nothing of size gains × width is ever stored.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -24,18 +24,13 @@ from jaxgain.propagation.means import EXTREMES, SAMPLE, any_of_batch, is_trusted
 from jaxgain.propagation.rows import (
     RAISED,
     Rows,
-    factor,
     lowered,
     mean,
-    norm,
     products_are_faster,
     reciprocal,
-    scaled,
-    sizes_of,
-    stack,
     sum_of,
 )
-from jaxgain.propagation.statistics import OF_ALL_INPUTS, Record, observe_activations
+from jaxgain.propagation.statistics import OF_ALL_INPUTS, Record
 from jaxgain.propagation.weights import Noise, draw_noise, scan_layers, tabulated
 
 # 1 − (s_h k)² below which a tangent counts as parallel to the signal: its own direction is then mostly rounding, and
@@ -101,7 +96,7 @@ def propagate_single(
     scan = partial(scan_layers, draw=draw, bytes_per_layer=bytes_per_layer)
     rows, zero = [*inputs, *directions], jnp.zeros((), jnp.float32)
     noise = draw(jnp.zeros((), jnp.int32))
-    start, first = _observe_input(rows, noise)
+    start, first = _observe_input(rows, noise, average)
 
     def forward(carry, xs):
         (layer, log_jacobian), (index, _, noise) = carry, xs
@@ -152,20 +147,32 @@ def _forward(network: Network, before: Layer, noise: Noise, index: Array, averag
 
     def terms(*rows: Array) -> dict[str, Array]:
         h, slope = network.value_and_slope(onward.length * rows[0])
-        signal = h * over_h
-        shifted = signal - centre
-        found = {"shift": shifted, "spread": shifted * shifted}
-        found |= {"saturated": jnp.abs(slope) < 0.01 * network.steepest, "dead": slope == 0}
-        if noise.reverse:
-            found["fresh_signal"] = signal * rows[-1]
-        if tangents:
-            tangent = slope * (along * rows[0] + across * rows[1])
-            found |= {"both": signal * tangent, "tangent": tangent * tangent}
-            if noise.reverse:
-                found["fresh_tangent"] = tangent * rows[-1]
-        return found
+        found = {"saturated": jnp.abs(slope) < 0.01 * network.steepest, "dead": slope == 0}
+        tangent = [slope * (along * rows[0] + across * rows[1])] if tangents else []
+        return found | _products(h * over_h, tangent, [*rows[1 + tangents :]], centre)
 
     found: dict[str, Array] = average(terms, [*noise.forward, *noise.reverse], index=index)
+    layer, record = _layer(found, over_h, over_slope, centre)
+    rms_e = jnp.sqrt(_square(noise.forward[0]))
+    counted = {name: found[name] for name in ("saturated", "dead")}
+    return layer, record | counted | {"rms_z": onward.length * rms_e}
+
+
+def _products(signal: Array, tangents: Rows, fresh: Rows, centre: Array) -> dict[str, Array]:
+    """What a layer keeps the means of: signal and, if there are any, tangent and fresh noise of its neurons."""
+    shifted = signal - centre
+    found = {"shift": shifted, "spread": shifted * shifted}
+    if fresh:
+        found["fresh_signal"] = signal * fresh[0]
+    if tangents:
+        found |= {"both": signal * tangents[0], "tangent": tangents[0] * tangents[0]}
+    if tangents and fresh:
+        found["fresh_tangent"] = tangents[0] * fresh[0]
+    return found
+
+
+def _layer(found: dict[str, Array], over_h: Array, over_slope: Array, centre: Array) -> tuple[Layer, Record]:
+    """A layer from the means of its `_products`, in which h came times `over_h` and t times `over_slope`."""
     zero = jnp.zeros_like(centre)
     mean, variance = centre + found["shift"], jnp.maximum(found["spread"] - found["shift"] ** 2, 0)
     # A sum of squares, where the mean of squares would need a pass of its own.
@@ -180,17 +187,7 @@ def _forward(network: Network, before: Layer, noise: Noise, index: Array, averag
         fresh_tangent=found.get("fresh_tangent", zero) * unit_t,
         over_slope=over_slope,
     )
-    rms_e = jnp.sqrt(_square(noise.forward[0]))
-    record = {
-        "mean": mean * size,
-        "std": jnp.sqrt(variance) * size,
-        "rms_h": layer.signal,
-        "peak": layer.signal,
-        "rms_z": onward.length * rms_e,
-        "saturated": found["saturated"],
-        "dead": found["dead"],
-    }
-    return layer, record
+    return layer, {"mean": mean * size, "std": jnp.sqrt(variance) * size, "rms_h": layer.signal, "peak": layer.signal}
 
 
 def _moved(onward: Onward, factor: Array) -> tuple[Array, Array]:
@@ -214,21 +211,27 @@ def _scales(
     bounds = jnp.stack([jnp.max(jnp.abs(h[SAMPLE:])), jnp.asarray(network.steepest, h.dtype)])
     trusted = is_trusted(guess, bounds) | (onward.length == 0)
 
-    def measured() -> Array:
-        def terms(e: Array) -> dict[str, Array]:
-            h, slope = (jnp.abs(x) for x in network.value_and_slope(onward.length * e))
-            return {"h": h, "h raised": h * RAISED, "slope": slope, "slope raised": slope * RAISED}
+    measured = partial(_sizes, lambda e: network.value_and_slope(onward.length * e), [noise], index, average)
 
-        found = average(terms, [noise], index=index)
-        return jnp.stack([lowered(found[name], found[f"{name} raised"], noise.shape[0]) for name in ("h", "slope")])
-
-    def scales(sizes: Array) -> tuple[Array, Array, Array]:
+    def scales(sizes: Sequence[Array]) -> tuple[Array, Array, Array]:
         over_h, over_slope = reciprocal(sizes[0]), reciprocal(jnp.maximum(sizes[1], SMALLEST))
         return over_h, over_slope, mean(h[:SAMPLE] * over_h)
 
     if not products_are_faster():  # and a branch would wait for the host
         return scales(measured())
-    return lax.cond(any_of_batch(~jnp.all(trusted)), lambda: scales(measured()), lambda: scales(guess))
+    return lax.cond(any_of_batch(~jnp.all(trusted)), lambda: scales(measured()), lambda: scales(list(guess)))
+
+
+def _sizes(values: Callable[..., Sequence[Array]], rows: Rows, index: Array, average: Callable) -> list[Array]:
+    """The `magnitude` of each of `values(*rows)` over the whole range of float32, from all neurons."""
+
+    def terms(*rows: Array) -> dict[str, Array]:
+        sizes = [jnp.abs(x) for x in values(*rows)]
+        return {f"{name}{i}": x * by for i, x in enumerate(sizes) for name, by in (("plain", 1), ("raised", RAISED))}
+
+    found: dict[str, Array] = average(terms, rows, index=index)
+    width, count = rows[0].shape[0], len(found) // 2
+    return [lowered(found[f"plain{i}"], found[f"raised{i}"], width) for i in range(count)]
 
 
 def _coefficients(onward: Onward, layer: Layer, returning: Returning, fresh_bias: Array) -> tuple[Array, Array]:
@@ -302,18 +305,18 @@ def _backward(
     return sent, record
 
 
-def _observe_input(rows: Rows, noise: Noise) -> tuple[Layer, Record]:
+def _observe_input(rows: Rows, noise: Noise, average: Callable) -> tuple[Layer, Record]:
     """Layer 0: its rows are given, the signal and the tangent if there is one."""
-    sizes = sizes_of(rows, whole_range=1)
-    units = scaled(rows, reciprocal(sizes))
-    lower = factor(units, careful=1).lower
-    lengths, unit = sizes * norm(lower), reciprocal(norm(lower))
-    fresh = unit * stack([mean(row * noise.reverse[0]) if noise.reverse else jnp.zeros(()) for row in units])
-    zero = jnp.zeros((), lower.dtype)
-    tangent = (lengths[1], lower[1, 0] * unit[1], fresh[1]) if len(rows) > 1 else (zero, zero, zero)
-    layer = Layer(lengths[0], *tangent[:2], fresh[0], tangent[2], over_slope=jnp.ones_like(zero))
-    record = observe_activations(units[:1], sizes[:1], lower[:1, :1])
-    return layer, {name: x if x.ndim == 0 else x[0] for name, x in record.items()}
+    index = jnp.zeros((), jnp.int32)
+    size = _sizes(lambda *rows: rows, rows, index, average)
+    over_h, over_t = reciprocal(size[0]), reciprocal(size[-1])
+    centre = mean(rows[0][:SAMPLE] * over_h)
+
+    def terms(h: Array, *others: Array) -> dict[str, Array]:
+        tangents = [others[0] * over_t] if len(rows) > 1 else []
+        return _products(h * over_h, tangents, [*others[len(tangents) :]], centre)
+
+    return _layer(average(terms, [*rows, *noise.reverse], index=index), over_h, over_t, centre)
 
 
 def _observe_input_gradient(

@@ -96,7 +96,7 @@ def sweep(config: SweepConfig, progress: Progress | None = None) -> xr.Dataset:
 
 
 def _run_chunks(
-    run: Callable[..., dict[str, jax.Array]],
+    run: Callable[..., Callable[[], dict[str, np.ndarray]]],
     phis: Sequence[Activation],
     gains: int,
     seeds: int,
@@ -106,17 +106,17 @@ def _run_chunks(
     """Results (activation, gain, seed, …) of all chunks of seeds; members −1 pad the last one and cost nothing."""
     results: dict[str, np.ndarray] = {}
 
-    def collect(a: int, start: int, record: dict[str, jax.Array]) -> None:
+    def collect(a: int, start: int, records: Callable[[], dict[str, np.ndarray]]) -> None:
         stop = min(start + chunk, seeds)
-        for name, x in record.items():
+        for name, x in records().items():
             if name not in results:
                 results[name] = np.empty((len(phis), gains, seeds, *x.shape[2:]), x.dtype)
-            results[name][a, :, start:stop] = np.asarray(x)[: stop - start].swapaxes(0, 1)
+            results[name][a, :, start:stop] = x[: stop - start].swapaxes(0, 1)
         if progress:
             progress(a * seeds + stop, len(phis) * seeds, phis[a].name)
 
     # One chunk ahead, so that the devices work while the host copies.
-    ahead: tuple[int, int, dict[str, jax.Array]] | None = None
+    ahead: tuple[int, int, Callable[[], dict[str, np.ndarray]]] | None = None
     for a in range(len(phis)):
         for start in range(0, seeds, chunk):
             members = np.arange(start, start + chunk, dtype=np.int32)
@@ -178,45 +178,65 @@ def _settings(config: SweepConfig) -> tuple[tuple[str, Any], ...]:
 @lru_cache(maxsize=16)
 def _program(
     phis: tuple[Activation, ...], gains: int, chunk: int, devices: tuple[Any, ...], settings: tuple
-) -> Callable[..., dict[str, jax.Array]]:
+) -> Callable[..., Callable[[], dict[str, np.ndarray]]]:
     """Compile a sweep of one chunk of seeds, `program(members, root, gains, sigma_b, index of the activation)`.
 
-    Once for all values of these; the program outlives the call of `sweep`.
+    Once for all values of these; the program outlives the call of `sweep`. It starts the devices; what it returns
+    waits for their results.
     """
     wide: dict[str, Any] | None = {"xla_cpu_prefer_vector_width": 512} if devices[0].platform == "cpu" else None
-    compiled = lower_program(phis, gains, chunk, devices, settings).compile(compiler_options=wide)
+    lowered, shapes = lower_program(phis, gains, chunk, devices, settings)
+    compiled = lowered.compile(compiler_options=wide)
 
     def program(members, *, root, gains, sigma_b, index):
-        return compiled(members, root, gains, np.float32(sigma_b), np.int32(index))
+        packed = compiled(members, root, gains, np.float32(sigma_b), np.int32(index))
+        return lambda: _unpacked(np.asarray(packed), shapes)
 
     return program
 
 
+def _unpacked(packed: np.ndarray, shapes: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
+    """Records (…, shape) by name, from all of them side by side (…, numbers)."""
+    records, start = {}, 0
+    for name, shape in shapes.items():
+        size = math.prod(shape.shape)
+        x = packed[..., start : start + size].reshape(*packed.shape[:-1], *shape.shape)
+        records[name], start = x.astype(shape.dtype), start + size
+    return records
+
+
 def lower_program(
     phis: tuple[Activation, ...], gains: int, chunk: int, devices: tuple[Any, ...], settings: tuple
-) -> jax.stages.Lowered:
-    """The program of a sweep, before it is compiled."""
+) -> tuple[jax.stages.Lowered, dict[str, jax.ShapeDtypeStruct]]:
+    """The program of a sweep, before it is compiled, and the shapes of the records that it yields side by side."""
     options = dict(settings)
     bias = options.pop("bias")
     options["neurons_at_once"] = _neurons_at_once(gains)
     branches = [partial(value_and_slope, phi) for phi in phis]
     steepest = np.array([steepest_slope(phi) for phi in phis], np.float32)
+    shapes: dict[str, jax.ShapeDtypeStruct] = {}
 
     @jax.jit  # for its memory of having been traced
     def one(member, root, gains, sigma_b, index):
         key = jax.random.fold_in(jax.random.key(root, impl=KEYS), member)
         chosen = branches[0] if len(branches) == 1 else lambda z: jax.lax.switch(index, branches, z)
         record = partial(record_network, key, value_and_slope=chosen, steepest=jnp.asarray(steepest)[index], **options)
-        return jax.vmap(lambda gain: record(sigma_w=gain, sigma_b=sigma_b if bias else 0.0))(gains)
+
+        def packed(gain):
+            # One array to fill and to fetch; whole numbers of layers are exact as float32.
+            records = record(sigma_w=gain, sigma_b=sigma_b if bias else 0.0)
+            shapes.update({name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in records.items()})
+            return jnp.concatenate([x.astype(jnp.float32).ravel() for x in records.values()])
+
+        return jax.vmap(packed)(gains)
 
     def several(members, *shared):
         # A loop of unknown length: the compiler cannot treat one member differently, and padding costs nothing.
-        shapes = jax.eval_shape(one, members[0], *shared)
-        blank = jax.tree.map(lambda x: jnp.zeros((len(members), *x.shape), x.dtype), shapes)
+        whole = jax.eval_shape(one, members[0], *shared)
+        blank = jnp.zeros((len(members), *whole.shape), whole.dtype)
 
         def add(place, done):
-            record = one(members[place], *shared)
-            return jax.tree.map(lambda all_of_it, x: all_of_it.at[place].set(x), done, record)
+            return done.at[place].set(one(members[place], *shared))
 
         return jax.lax.fori_loop(0, jnp.sum(members >= 0), add, blank)
 
@@ -224,8 +244,8 @@ def lower_program(
     by_seed, whole = PartitionSpec("seed"), PartitionSpec()
     specs = (by_seed, whole, whole, whole, whole)
     spread = jax.shard_map(several, mesh=mesh, in_specs=specs, out_specs=by_seed, check_vma=False)
-    shapes = (((chunk,), np.int32), ((), np.uint32), ((gains,), np.float32), ((), np.float32), ((), np.int32))
-    return jax.jit(spread).lower(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
+    arguments = (((chunk,), np.int32), ((), np.uint32), ((gains,), np.float32), ((), np.float32), ((), np.int32))
+    return jax.jit(spread).lower(*(jax.ShapeDtypeStruct(*argument) for argument in arguments)), shapes
 
 
 def _neurons_at_once(gains: int) -> int:

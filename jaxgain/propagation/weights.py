@@ -50,14 +50,14 @@ def draw_noise(key: Array, layer: Array, *, inputs: int, tangents: int, width: i
     drawn = _draw(key, layer, [0] + [1] * (tangents > 0) + [2] * reverse, rows=inputs, width=width)
     rows = lax.optimization_barrier([list(part) for part in drawn])  # or they are drawn again by all who read them
     column = _draw(key, layer, [3], rows=inputs, width=1)[0, :, 0] if bias and reverse else jnp.zeros(inputs)
-    return Noise(sum(rows[:-1] if reverse else rows, []), rows[-1] if reverse else [], column)
+    forward = [row for part in rows[: 1 + (tangents > 0)] for row in part]
+    return Noise(forward, rows[-1] if reverse else [], column)
 
 
 def draw_matrix(key: Array, layer: Array, *, width: int) -> tuple[Array, Array]:
     """Weights (width, width) and biases (width,) of one layer, all with variance 1, float32."""
-    (weights,), ((biases,),) = (
-        _draw(key, layer, [part], rows=rows, width=width) for part, rows in ((0, width), (3, 1))
-    )
+    (weights,) = _draw(key, layer, [0], rows=width, width=width)
+    ((biases,),) = _draw(key, layer, [3], rows=1, width=width)
     return weights, biases
 
 

@@ -27,13 +27,13 @@ def test_inverse_error_function_is_right_to_rounding_from_the_centre_to_the_last
     expected = scipy.special.erfinv(x)
     for sign in (1, -1):
         found = np.asarray(erf_inv(jnp.asarray(sign * x, jnp.float32)), np.float64)
-        assert np.max(np.abs(sign * found / expected - 1)) < 4e-7
+        assert np.max(np.abs(sign * found / expected - 1)) < 5e-7  # 1.5e-7 of the polynomial, and Horner in float32
 
 
 def test_words_become_equal_steps_symmetric_about_zero():
     words = np.array([0, 2**8, 2**31 - 1, 2**31, 2**32 - 1], np.uint32)
     steps = np.array([1, 3, 2**24 - 1, 1 - 2**24, -1]) / 2**24
-    np.testing.assert_allclose(normal_of(jnp.asarray(words)), scipy.stats.norm.ppf((1 + steps) / 2), rtol=4e-7)
+    np.testing.assert_allclose(normal_of(jnp.asarray(words)), scipy.stats.norm.ppf((1 + steps) / 2), rtol=5e-7)
 
 
 def test_numbers_are_standard_normal_also_in_the_tails():

@@ -49,8 +49,8 @@ def test_noise_is_drawn_once_per_layer_and_seed_for_all_gains(gains, inputs, sig
 def test_no_buffer_holds_gains_times_depth_times_width(inputs):
     gains = 11
     settings = _settings(SweepConfig(("tanh",), (1.0,), width=WIDTH, depth=DEPTH, inputs=inputs))
-    program = lower_program((activation("tanh"),), gains, 2, tuple(jax.local_devices()), settings).compile()
-    shapes = re.findall(r"\b[a-z]+\d*\[([\d,]+)\]", program.as_text())
+    program, _ = lower_program((activation("tanh"),), gains, 2, tuple(jax.local_devices()), settings)
+    shapes = re.findall(r"\b[a-z]+\d*\[([\d,]+)\]", program.compile().as_text())
     sizes = {prod(map(int, shape.split(","))) for shape in shapes}
     assert inputs * gains * WIDTH in sizes or gains * WIDTH in sizes or gains * WIDTH // 4 in sizes
     assert max(sizes) < gains * DEPTH * WIDTH
