@@ -4,6 +4,8 @@ One compiled program serves every activation, gain and seed: gains are a batch a
 activations are branches of one program, seeds are spread over the devices and run one after the other on each.
 """
 
+import contextlib
+import ctypes
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -187,12 +189,22 @@ def _program(
     wide: dict[str, Any] | None = {"xla_cpu_prefer_vector_width": 512} if devices[0].platform == "cpu" else None
     lowered, shapes = lower_program(phis, gains, chunk, devices, settings)
     compiled = lowered.compile(compiler_options=wide)
+    _return_freed_memory()
 
     def program(members, *, root, gains, sigma_b, index):
         packed = compiled(members, root, gains, np.float32(sigma_b), np.int32(index))
         return lambda: _unpacked(np.asarray(packed), shapes)
 
     return program
+
+
+def _return_freed_memory() -> None:
+    """Give back to the system what the compiler needed and freed, several times what a sweep needs, where that works.
+
+    The C library of Linux would keep it for the life of the process.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _unpacked(packed: np.ndarray, shapes: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
