@@ -165,7 +165,7 @@ def record_network(
     `value_and_slope` gives φ(z) and φ'(z), `steepest` is sup |φ'|; a `sigma_b` that is the number 0 costs nothing.
     `neurons_at_once` bounds the working memory of one wide matrix-free network with one input, per gain.
     """
-    words = jax.random.bits(key, (2,))  # so any kind of key serves
+    words = jax.random.bits(key, (2,), jnp.uint32)  # so any kind of key serves
     backward = bool(set(REVERSE) & set(statistics))
     ends = draw_ends(
         words,

@@ -188,6 +188,7 @@ def _program(
     """
     wide: dict[str, Any] | None = {"xla_cpu_prefer_vector_width": 512} if devices[0].platform == "cpu" else None
     lowered, shapes = lower_program(phis, gains, chunk, devices, settings)
+    _return_freed_memory()
     compiled = lowered.compile(compiler_options=wide)
     _return_freed_memory()
 
@@ -199,9 +200,9 @@ def _program(
 
 
 def _return_freed_memory() -> None:
-    """Give back to the system what the compiler needed and freed, several times what a sweep needs, where that works.
+    """Give back to the system what tracing and compiling needed and freed: several times what a sweep needs itself.
 
-    The C library of Linux would keep it for the life of the process.
+    The C library of Linux would keep it for the life of the process; others have no such call.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
