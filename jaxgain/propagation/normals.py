@@ -1,8 +1,8 @@
 r"""Standard normal numbers by their position, several times faster than in bulk from `jax.random` on a CPU.
 
 Threefry-2x32 turns a key and a position of 64 bits into 64 random bits. Here both halves are used, each for one
-number; rounds and inverse error function are written out, so that the compiler makes one pass of them and keeps
-nothing in memory but the numbers.
+number; the rounds and the inverse error function are written out, so that the compiler makes two passes in all, one
+to the bits and one to the numbers.
 """
 
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
 
 # erf⁻¹(x)/x as a polynomial in t = s/2 − 1, s² = −log(1 − x²), highest power first: interpolation in Chebyshev nodes
-# on −1 ≤ t ≤ 1, where every float32 below 1 lies; relative error 1.5e-7. One polynomial and no choice between two, as
+# on −1 ≤ t ≤ 1, which is |x| ≤ 1 − 2⁻²⁴; relative error 1.5e-7. One polynomial and no choice between two, as
 # in Giles, "Approximating the erfinv function", GPU Computing Gems, 2012, keeps the compiler's pass in one piece.
 QUANTILE = (
     *(0.0289249167, -0.00263279002, -0.153486495, 0.0206393034, 0.366479223, -0.0742547809),

@@ -53,7 +53,7 @@ def test_every_repetition_of_every_measure_is_kept(outcome):
 @pytest.mark.slow
 def test_every_row_has_finite_ratios_or_says_that_pytorch_is_missing(outcome):
     rows = list(benchmark_report.judge(outcome[0]))
-    assert len({(row.section, row.claim) for row in rows}) == len(rows) == 19
+    assert len({(row.section, row.claim) for row in rows}) == len(rows) == 22
     missing = [row for row in rows if not row.values.size]
     assert len(missing) == (0 if find_spec("torch") else 2)
     for row in rows:
