@@ -10,13 +10,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import jaxlib.version
 import numpy as np
-import xarray as xr
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 import jaxgain
@@ -26,6 +25,9 @@ from jaxgain.propagation.network import NEURONS_AT_ONCE, REVERSE, record_network
 from jaxgain.propagation.rows import NARROW
 from jaxgain.theory.critical import critical_init
 from jaxgain.theory.gains import named_gains
+
+if TYPE_CHECKING:
+    import xarray
 
 Progress = Callable[[int, int, str], None]
 """Called with the work done, the work in all, and what is being done."""
@@ -56,7 +58,7 @@ LONG_NAMES = {
 }
 
 
-def sweep(config: SweepConfig, progress: Progress | None = None) -> xr.Dataset:
+def sweep(config: SweepConfig, progress: Progress | None = None) -> "xarray.Dataset":
     """Propagate random networks over every activation, gain and seed of the config.
 
     Args:
@@ -293,8 +295,10 @@ def _dataset(
     gains: np.ndarray,
     gain_names: np.ndarray,
     results: dict[str, np.ndarray],
-) -> xr.Dataset:
+) -> "xarray.Dataset":
     """Label the results; squares of what float32 holds are taken in float64, where they cannot underflow."""
+    import xarray  # not before the compiler has given its memory back
+
     for moment, rms in (("q", "rms_z"), ("second_moment", "rms_h")):
         if rms in results:
             results[moment] = results.pop(rms).astype(np.float64) ** 2
@@ -305,7 +309,7 @@ def _dataset(
         dims = members + (("depth",) if config.depths and name in REVERSE else ())
         dims += tuple(dim for dim, axis in (("layer", len(dims)), ("input", len(dims) + 1)) if x.ndim > axis)
         variables[name] = (dims, x, {"long_name": LONG_NAMES[name]})
-    return xr.Dataset(
+    return xarray.Dataset(
         variables,
         coords={
             "activation": list(config.activation_names()),
