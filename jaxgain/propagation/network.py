@@ -100,34 +100,10 @@ def propagate(
         raise ValueError(
             f"init must hold one sigma_w and one sigma_b, got {init!r}; for several use jax.vmap over init"
         )
-    config = SweepConfig(
-        activations=(phi,),
-        gains=(1.0,),
+    settings: dict[str, Any] = dict(
         width=width,
         depth=depth,
         depths=depths,
-        inputs=count,  # pyright: ignore[reportArgumentType]
-        weights=weights,  # pyright: ignore[reportArgumentType]
-        distribution=distribution,  # pyright: ignore[reportArgumentType]
-        block=block,  # pyright: ignore[reportArgumentType]
-        cotangent=cotangent,  # pyright: ignore[reportArgumentType]
-        input_scale=input_scale,
-        input_correlation=input_correlation,
-        statistics=statistics,
-        record_every=record_every,
-        keep_inputs=keep_inputs,
-    )
-    phi = activation(phi)
-    record = record_network(
-        key,
-        value_and_slope=partial(value_and_slope, phi),
-        steepest=steepest_slope(phi),
-        sigma_w=init.sigma_w,
-        sigma_b=init.sigma_b,
-        width=width,
-        depth=depth,
-        depths=tuple(map(int, config.depths)),
-        inputs=inputs,
         weights=weights,
         cotangent=cotangent,
         input_scale=input_scale,
@@ -135,6 +111,18 @@ def propagate(
         statistics=statistics,
         record_every=record_every,
         keep_inputs=keep_inputs,
+    )
+    law: dict[str, Any] = dict(distribution=distribution, block=block, inputs=count)
+    settings["depths"] = SweepConfig(activations=(phi,), gains=(1.0,), **law, **settings).depths
+    phi = activation(phi)
+    record = record_network(
+        key,
+        value_and_slope=partial(value_and_slope, phi),
+        steepest=steepest_slope(phi),
+        sigma_w=init.sigma_w,
+        sigma_b=init.sigma_b,
+        inputs=inputs,
+        **settings,
     )
     moments = {"q": "rms_z", "second_moment": "rms_h"}
     return Propagation(**{moment: record.pop(rms) ** 2 for moment, rms in moments.items() if rms in record}, **record)

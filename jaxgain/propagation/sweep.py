@@ -274,7 +274,9 @@ def _check_memory(config: SweepConfig, gains: int, chunk: int, devices: int) -> 
     single = config.weights == "matrix_free" and config.inputs == 1 and config.width > NARROW
     met = min(config.width, _neurons_at_once(gains)) if single else config.width
     final_depths = max(1, len(config.depths))
-    live = 4 * met * gains * (6 * rows + 4) * final_depths + 12 * config.width * rows
+    # Whole layers of numbers: those of the layer and of layer 0, the bits that they come from, and the network's ends.
+    whole = 24 * config.width * rows
+    live = 4 * met * gains * (6 * rows + 4) * final_depths + whole
     if config.weights == "dense":
         live += 4 * config.width * (2 * config.width + config.inputs * gains * config.depth)
     carried = 4 * config.depth * gains * (3 * rows**2 + 8 * rows)

@@ -268,53 +268,32 @@ def gain_table(
     results = [[_gain(phi, kind, q) for kind in KINDS] for phi in activations]
     verdicts = [stability(phi, q=q) for phi in activations]
     criticals = [critical_init(phi) for phi in activations]
-    pair, single = ("activation", "kind"), ("activation",)
-
-    def numbers(field: int) -> list[list[float]]:
-        return [[math.nan if isinstance(result, str) else result[field] for result in row] for row in results]
-
-    reasons = [[result if isinstance(result, str) else "" for result in row] for row in results]
     biases = [c.init.sigma_b if c.init is not None and c.kind != "none" else math.nan for c in criticals]
     at = "at the gain that preserves the length q"
+
+    def by_kind(field: int) -> np.ndarray:
+        """One field of the gains that exist, and of the others NaN."""
+        found = [[math.nan if isinstance(result, str) else result[field] for result in row] for row in results]
+        return np.array(found).reshape(-1, len(KINDS))
+
+    reasons = np.array([[result if isinstance(result, str) else "" for result in row] for row in results], str)
+    pairs = {
+        "gain": (by_kind(0), _about("gain", "scale of the weights, sigma_w")),
+        "error": (by_kind(1), _about("error", "estimated absolute error of the gain")),
+        "reason": (reasons.reshape(-1, len(KINDS)), _about("reason", "why the gain does not exist", "")),
+    }
+    perpendicular, parallel, stabilities = ([verdict[i] for verdict in verdicts] for i in range(3))
+    singles = {
+        "chi_perp": (perpendicular, _about("χ⊥", f"growth of the mean squared gradient per layer, {at}")),
+        "chi_par": (parallel, _about("χ∥", f"derivative of the length map, {at}")),
+        "stability": (np.array(stabilities, str), _about("stability", f"of the length, {at}", "")),
+        "sigma_b": (biases, _about("σ_b", "bias that the critical gain needs beside it")),
+    }
     return xarray.Dataset(
-        {
-            "gain": (
-                pair,
-                np.array(numbers(0)).reshape(-1, len(KINDS)),
-                _about("gain", "scale of the weights, sigma_w"),
-            ),
-            "error": (
-                pair,
-                np.array(numbers(1)).reshape(-1, len(KINDS)),
-                _about("error", "estimated absolute error of the gain"),
-            ),
-            "reason": (
-                pair,
-                np.array(reasons, str).reshape(-1, len(KINDS)),
-                _about("reason", "why the gain does not exist", ""),
-            ),
-            "chi_perp": (
-                single,
-                [v[0] for v in verdicts],
-                _about("χ⊥", f"growth of the mean squared gradient per layer, {at}"),
-            ),
-            "chi_par": (
-                single,
-                [v[1] for v in verdicts],
-                _about("χ∥", f"derivative of the length map, {at}"),
-            ),
-            "stability": (
-                single,
-                np.array([v[2] for v in verdicts], str),
-                _about("stability", f"of the length, {at}", ""),
-            ),
-            "sigma_b": (single, biases, _about("σ_b", "bias that the critical gain needs beside it")),
-        },
+        {name: (("activation", "kind"), *one) for name, one in pairs.items()}
+        | {name: (("activation",), *one) for name, one in singles.items()},
         coords={"activation": np.array([phi.name for phi in activations], str), "kind": np.array(KINDS)},
-        attrs={
-            "q": q,
-            "description": "gains of activations in infinite width, each under its criterion's name",
-        },
+        attrs={"q": q, "description": "gains of activations in infinite width, each under its criterion's name"},
     )
 
 
