@@ -33,7 +33,7 @@ import tyro
 import xarray
 
 import jaxgain
-from experiments.benchmark_report import ALL, DENSE, FEW_GAINS, FORUM, TANGENT, TORCH, UNIT, report, worded
+from experiments.benchmark_report import ALL, DENSE, FEW_GAINS, FORUM, TANGENT, TORCH, UNIT, report, start_of, worded
 from jaxgain.cli.arguments import one_line
 from jaxgain.propagation.config import STATISTICS, SweepConfig
 from jaxgain.runs.files import output_folder
@@ -72,7 +72,9 @@ class BenchmarkConfig:
     depths: tuple[int, ...] = (100, 300, 1_000, 3_000, 10_000, 100_000)
     """Depths of the scaling, at the first width and few gains."""
     gain_counts: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-    """Numbers of gains of the scaling, at the first width and depth."""
+    """Numbers of gains of the scaling, at the first width."""
+    gains_depth: int = 1_000
+    """Layers of that; few gains at the first depth take too few milliseconds to be timed."""
     rounds: int = 7
     """Times that everything is repeated."""
     out: Path = Path("experiments/figures")
@@ -101,6 +103,7 @@ SMOKE = BenchmarkConfig(
     widths=(8, 16),
     depths=(2, 4),
     gain_counts=(2, FEW_GAINS),
+    gains_depth=3,
     rounds=2,
 )
 
@@ -273,10 +276,10 @@ def run_dense(config: BenchmarkConfig, say: Callable[[str], object]) -> list[Mea
 
 def run_scaling(config: BenchmarkConfig, say: Callable[[str], object]) -> list[Measure]:
     """A trivial sweep, then width, depth and gains one at a time, each size in a process of its own."""
-    base = {"width": config.widths[0], "depth": config.depths[0], "gains": FEW_GAINS}
     axes = {"width": config.widths, "depth": config.depths, "gains": config.gain_counts}
     points = [("trivial", 0, {"width": 8, "depth": 2, "gains": FEW_GAINS})]
-    points += [(axis, size, base | {axis: size}) for axis, sizes in axes.items() for size in sizes]
+    for axis, sizes in axes.items():
+        points += [(axis, size, start_of(dataclasses.asdict(config), axis) | {axis: size}) for size in sizes]
     run_before: dict[SweepConfig, tuple[list[Timing], int]] = {}
     measures = []
     for axis, size, point in points:

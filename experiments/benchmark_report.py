@@ -126,8 +126,13 @@ def trivial_memory(dataset: xarray.Dataset) -> float:
 
 def fixed_sizes(config: dict[str, Any], axis: str) -> str:
     """Return the sizes that stay while the one along `axis` grows."""
-    sizes = {"width": config["widths"][0], "depth": config["depths"][0], "gains": FEW_GAINS}
-    return ", ".join(worded(name, size) for name, size in sizes.items() if name != axis)
+    return ", ".join(worded(name, size) for name, size in start_of(config, axis).items() if name != axis)
+
+
+def start_of(config: dict[str, Any], axis: str) -> dict[str, int]:
+    """Return the sizes from which the scaling along `axis` starts."""
+    depth = config["gains_depth"] if axis == "gains" else config["depths"][0]
+    return {"width": config["widths"][0], "depth": depth, "gains": FEW_GAINS}
 
 
 def worded(axis: str, size: int) -> str:

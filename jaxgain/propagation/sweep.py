@@ -81,7 +81,7 @@ def sweep(config: SweepConfig, progress: Progress | None = None) -> "xarray.Data
     """
     phis = tuple(activation(phi) for phi in config.activations)
     gains, gain_names = resolve_gains(phis, config.gains)
-    devices = tuple(jax.local_devices())
+    devices = tuple(jax.local_devices()[: config.seeds])
     chunk = SEEDS_AT_ONCE * len(devices)
     _check_memory(config, len(gains), chunk, len(devices))
     with jax.enable_x64(False):
