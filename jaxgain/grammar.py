@@ -30,17 +30,19 @@ class Call(NamedTuple):
     input_scale: float
 
 
-def number(text: str) -> float:
+def number(text: str, **variables: float) -> float:
     """Return the finite number that `text` denotes.
 
-    Digits, `+ - * / **`, brackets, `sqrt`, `exp`, `log` (natural), `pi` and `e`.
+    Digits, `+ - * / **`, brackets, `sqrt`, `exp`, `log` (natural), `pi` and `e`, and the names of `variables`.
 
     Raises `ValueError` on anything else, and where the result is not a finite real number.
 
     >>> number("5/3") == 5 / 3, number("2*sqrt(2)") == 8**0.5, number("1e-3")
     (True, True, 0.001)
+    >>> number("1/sqrt(L)", L=4)
+    0.5
     """
-    return _evaluate(text, {})
+    return _evaluate(text, variables)
 
 
 def split_call(text: str) -> Call:

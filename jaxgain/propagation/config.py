@@ -4,58 +4,69 @@ Imports neither jax nor numpy, so that the command line can show it at once.
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
-import numbers
-import re
-from collections.abc import Callable, Iterable, Sequence
-from fractions import Fraction
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Optional, get_args
 
-from jaxgain.activations import Activation, activation
-from jaxgain.grammar import number
+from jaxgain.propagation.settings import (
+    GAIN_KINDS,
+    LARGEST,
+    MORE_STATISTICS,
+    NAMED,
+    STATISTICS,
+    Words,
+    activations_of,
+    block_digest,
+    check_choice,
+    count_of,
+    counts_of,
+    depths_of,
+    gains_of,
+    initializer_digest,
+    initializer_of,
+    label_of,
+    numbers_of,
+    profile_of,
+    read_gains,
+    real_of,
+    statistics_of,
+)
 
+__all__ = ["GAIN_KINDS", "MORE_STATISTICS", "STATISTICS", "SweepConfig", "Words", "read_gains"]
 
-class Words(tuple):
-    """A tuple, of a type that the command line knows how to read at once."""
-
-    __slots__ = ()
-
+_DISTRIBUTIONS = Literal["normal", "uniform", "truncated_normal", "orthogonal", "sparse"]
+_BLOCKS = Literal["plain", "residual", "prenorm", "postnorm", "batchnorm"]
 
 if TYPE_CHECKING:  # what Python accepts
     Activations = Sequence[str | Callable[..., Any]]
     Gains = Sequence[float | str]
     Statistics = Sequence[str]
     Depths = Sequence[int | str]
+    Numbers = Any  # a number, words for one, or several; once checked a float, a tuple or None
+    Counts = Any  # a whole number or several
+    Distribution = str | Callable[..., Any]
+    Block = str | Callable[..., Any]
 else:
-    Activations = Gains = Statistics = Depths = Words
+    Activations = Gains = Statistics = Depths = Numbers = Counts = Words
+    Distribution, Block = _DISTRIBUTIONS, _BLOCKS
 
 Weights = Literal["matrix_free", "dense"]
 Cotangent = Literal["random", "sum"]
-Distribution = Literal["normal"]
-Block = Literal["plain"]
+Mode = Literal["fan_in", "fan_out", "fan_avg"]
+Branch = Literal["one_layer", "two_layer", "glu", "glu_ffn"]
+Norm = Literal["layernorm", "rmsnorm"]
+Precision = Literal["float32", "bfloat16", "float16"]
 
-STATISTICS = (
-    "q",
-    "mean",
-    "std",
-    "second_moment",
-    "log_grad_rms",
-    "log_grad_mean_abs",
-    "log_weight_grad_rms",
-    "log_jacobian_rms",
-    "correlation",
-    "correlation_h",
-    "saturated",
-    "dead",
-    "first_nonfinite",
-    "first_vanished",
-)
-GAIN_KINDS = ("forward", "centred", "backward", "balanced", "self_consistent", "critical", "kumar", "torch")
-NAMED = "named"
-_WORDS = (*GAIN_KINDS, NAMED)
+SWEPT = {
+    "width": "neurons per layer",
+    "sigma_b": "σ_b: standard deviation of the biases",
+    "alpha": "α: what multiplies the branch",
+    "input_correlation": "cosine between input 1 and each other input",
+}
+"""What may be swept beside activations and gains, in the order of a dataset's dims, and what it is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +92,14 @@ class SweepConfig:
     start:stop:count for evenly spaced ones, the name of a criterion such as forward or critical for each
     activation's own gain of that kind, or named for all of them."""
 
-    sigma_b: float = 0.0
-    """Standard deviation of the biases, in units of the pre-activation."""
+    sigma_b: Numbers = Words((0.0,))
+    """Standard deviation of the biases, in units of the pre-activation; several, such as 0 0.1 0.2, are swept."""
 
-    width: int = 1000
-    """Neurons per layer, and per input vector."""
+    width: Counts = Words((1000,))
+    """Neurons per layer, and per input vector; or the widths of the input and of every layer, depth + 1 numbers."""
+
+    widths: Counts = Words(())
+    """Widths to sweep, in the place of width."""
 
     depth: int = 100
     """Layers."""
@@ -103,23 +117,69 @@ class SweepConfig:
     input_scale: float = 1.0
     """Root mean square of every input vector's entries."""
 
-    input_correlation: Optional[float] = None  # noqa: UP045 (the command line reads `| None` slowly)
-    """Exact cosine between input 1 and each other input, from -1 to 1; None draws them independently."""
+    input_correlation: Numbers = Words(())
+    """Exact cosine between input 1 and each other input, from -1 to 1; several are swept; none: drawn independently."""
 
     weights: Weights = "matrix_free"
     """matrix_free samples what a Gaussian matrix does to the signal, exactly in law; dense draws it."""
 
     distribution: Distribution = "normal"
-    """Distribution of the weights."""
+    """Distribution of the weights; matrix_free has normal and orthogonal (Haar). In Python also an initializer
+    (key, shape (fan_in, fan_out), dtype), whose weights the gain multiplies."""
+
+    sparsity: float = 0.9
+    """Probability of a weight to be zero, of the distribution sparse, which keeps its variance."""
+
+    mode: Mode = "fan_in"
+    """By what sigma_w**2 is divided, where widths differ; fan_avg is that of Xavier."""
+
+    tied: bool = False
+    """One matrix and one bias for all layers; dense only."""
+
+    first_gain: Optional[float] = None  # noqa: UP045 (the command line reads `| None` slowly)
+    """sigma_w of the first layer, in the place of the gain."""
+
+    readout_gain: Optional[float] = None  # noqa: UP045
+    """sigma_w of the last layer, in the place of the gain."""
+
+    layer_gains: Numbers = Words(())
+    """What multiplies the gain in each layer, depth numbers."""
 
     block: Block = "plain"
-    """How a linear map and an activation make a layer: plain is h = phi(W h + b)."""
+    """How a layer is made: plain is the branch itself, residual h + alpha branch(h), prenorm and postnorm have a norm
+    before the branch or after the sum, batchnorm one over the inputs before phi. In Python also a function of yours,
+    block(linear, phi, h)."""
+
+    branch: Branch = "one_layer"
+    """What a layer does: one_layer is phi(W h), two_layer V phi(W h) with a unit V, glu the gated phi(W h) * (V h),
+    glu_ffn a unit map of that."""
+
+    norm: Norm = "layernorm"
+    """Norm of prenorm and postnorm."""
+
+    alpha: Numbers = Words((1.0,))
+    """What multiplies the branch of residual, prenorm and postnorm: numbers, or rules such as 1/sqrt(L) in the depth L;
+    several are swept."""
+
+    dropout: float = 0.0
+    """Probability of an activation to be dropped."""
+
+    dtype: Precision = "float32"
+    """Type of weights, activations and gradients; dense only below float32. Statistics are float32."""
+
+    draw_dtype: Precision = "float32"
+    """Type in which weights are drawn, before they are scaled and cast; dense only below float32."""
 
     cotangent: Cotangent = "random"
     """Gradient at the output: random is normal with unit variance, sum is that of the sum of the outputs."""
 
+    directions: int = 1
+    """Orthonormal directions per input along which the Jacobian is followed; with the width, all of it."""
+
     statistics: Statistics = Words(STATISTICS)
-    """Statistics to record, by name."""
+    """Statistics to record, by name; beside the default ones there are correlations, log_one_minus_correlations,
+    effective_rank, grad_correlation, grad_alignment, and of the Jacobian log_jacobian_second_moment,
+    log_largest_singular_value, log_singular_values."""
 
     record_every: int = 1
     """Layers from one record to the next."""
@@ -135,28 +195,110 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         """Check every field once and bring it into its one form."""
-        put = object.__setattr__
-        put(self, "activations", Words(_activations(self.activations)))
-        put(self, "gains", Words(_gains(self.gains)))
-        put(self, "statistics", Words(_statistics(self.statistics)))
+        put = partial(object.__setattr__, self)
+        put("activations", Words(activations_of(self.activations)))
+        put("gains", Words(gains_of(self.gains)))
+        put("statistics", Words(statistics_of(self.statistics)))
         for name, (least, meaning) in _COUNTS.items():
-            put(self, name, _count(name, getattr(self, name), least, meaning))
+            put(name, count_of(name, getattr(self, name), least, meaning))
         for name, (legal, expected) in _REALS.items():
-            put(self, name, _real(name, getattr(self, name), legal, expected))
-        put(self, "depths", Words(_depths(self.depths, self.depth)))
+            if getattr(self, name) is not None or name not in _OPTIONAL:
+                put(name, real_of(name, getattr(self, name), legal, expected))
+        put("depths", Words(depths_of(self.depths, self.depth)))
         for name, choices in _CHOICES.items():
-            _choice(name, getattr(self, name), get_args(choices))
+            if not (name in ("distribution", "block") and callable(getattr(self, name))):
+                check_choice(name, getattr(self, name), get_args(choices))
+        for name in ("keep_inputs", "tied"):
+            if type(getattr(self, name)) is not bool:
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.record_every > self.depth:
             raise ValueError(f"record_every must be at most the depth, {self.depth}, got {self.record_every}")
-        if type(self.keep_inputs) is not bool:
-            raise TypeError(f"keep_inputs must be True or False, got {self.keep_inputs!r}")
         if self.seed >= 2**32:
             raise ValueError(f"seed must be below 2**32, got {self.seed}; larger ones repeat smaller ones")
-        put(self, "input_correlation", _input_correlation(self.input_correlation, self.inputs, self.width))
+        self._check_sizes()
+        self._check_numbers()
+        self._check_weights()
+
+    def _check_sizes(self) -> None:
+        put = partial(object.__setattr__, self)
+        width = counts_of("width", self.width, 1, "counts the neurons of a layer")
+        if isinstance(width, tuple) and len(width) != self.depth + 1:
+            raise ValueError(
+                f"width must be one number, or depth + 1 = {self.depth + 1} of them, input first, got {len(width)}; "
+                "to sweep widths use widths"
+            )
+        if isinstance(width, tuple) and len(set(width)) == 1:
+            width = width[0]
+        if width is None:
+            raise ValueError("width must not be empty; give the neurons of a layer")
+        swept = counts_of("widths", self.widths, 1, "are the neurons of a layer, to be swept")
+        swept = (swept,) if isinstance(swept, int) else swept or ()
+        if len(set(swept)) < len(swept):
+            raise ValueError(f"widths must differ, got {swept}")
+        put("widths", Words(sorted(swept)))
+        put("width", max(swept) if swept else width)
+        if isinstance(width, tuple) and self.block in ("residual", "prenorm", "postnorm"):
+            raise ValueError(
+                f"block {self.block!r} adds a layer's input to its output, so all widths must be equal, got {width}; "
+                "use one width, or block='plain'"
+            )
+        if self.block == "batchnorm" and self.inputs < 2:
+            raise ValueError(f"batchnorm needs at least 2 inputs to normalize over, got inputs={self.inputs}")
+        if self.directions > self.smallest_width():
+            raise ValueError(f"directions must be at most the width, {self.smallest_width()}, got {self.directions}")
+
+    def _check_numbers(self) -> None:
+        put = partial(object.__setattr__, self)
+        sigma_b = numbers_of("sigma_b", self.sigma_b, lambda value: 0 <= value <= LARGEST, _STANDARD_DEVIATION)
+        if sigma_b is None:
+            raise ValueError("sigma_b must not be empty; 0 is no bias")
+        put("sigma_b", sigma_b)
+        alpha = numbers_of("alpha", self.alpha, math.isfinite, "finite", L=self.depth)
+        if alpha is None:
+            raise ValueError("alpha must not be empty; 1 is the plain sum")
+        if alpha != 1 and self.block in ("plain", "batchnorm"):
+            raise ValueError(f"alpha multiplies the branch of a residual block, and block is {self.block!r}")
+        put("alpha", alpha)
+        cosine = numbers_of("input_correlation", self.input_correlation, *_CORRELATION)
+        if cosine is not None and self.inputs < 2:
+            raise ValueError(f"input_correlation needs at least 2 inputs, got inputs={self.inputs}; set inputs=2")
+        if cosine is not None and self.smallest_width() == 1 and cosine not in (-1, 1):
+            raise ValueError(f"two numbers (width 1) have correlation 1 or -1, got input_correlation={cosine!r}")
+        put("input_correlation", cosine)
+        put("layer_gains", profile_of("layer_gains", self.layer_gains, self.depth))
+
+    def _check_weights(self) -> None:
+        if callable(self.distribution):
+            first, second = (self.width, self.width) if isinstance(self.width, int) else self.width[:2]
+            initializer_of(self.distribution, (first, second), self.draw_dtype)
+        if self.weights == "dense":
+            return
+        name = "an initializer" if callable(self.distribution) else self.distribution
+        if name not in ("normal", "orthogonal"):
+            raise ValueError(f"matrix_free weights are normal or orthogonal, got {name}; use weights='dense'")
+        for field, default in (("tied", False), ("dtype", "float32"), ("draw_dtype", "float32")):
+            if getattr(self, field) != default:
+                raise ValueError(
+                    f"{field} = {getattr(self, field)!r} needs the matrices themselves; use weights='dense'"
+                )
+
+    def smallest_width(self) -> int:
+        """The fewest neurons of a layer, over all widths that are swept."""
+        widths = self.widths or (self.width if isinstance(self.width, tuple) else (self.width,))
+        return min(widths)
+
+    def swept(self) -> dict[str, tuple[float, ...]]:
+        """The values of each of `SWEPT` that has several, or was given as several.
+
+        >>> SweepConfig(sigma_b=(0, 0.1), widths=(10, 20)).swept()
+        {'width': (10, 20), 'sigma_b': (0.0, 0.1)}
+        """
+        found = {name: getattr(self, "widths" if name == "width" else name) for name in SWEPT}
+        return {name: values for name, values in found.items() if isinstance(values, tuple) and values}
 
     def activation_names(self) -> tuple[str, ...]:
         """Labels of the activations, in order, for a dataset's `activation` coordinate."""
-        return tuple(_label(phi) for phi in self.activations)
+        return tuple(label_of(phi) for phi in self.activations)
 
     def to_json(self) -> str:
         """The settings as canonical JSON: sorted keys, no spaces, callables by their label.
@@ -166,6 +308,10 @@ class SweepConfig:
         """
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields["activations"] = self.activation_names()
+        if callable(self.distribution):
+            fields["distribution"] = initializer_digest(self.distribution, self.draw_dtype)
+        if callable(self.block):
+            fields["block"] = block_digest(self.block)
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     def hash(self) -> str:
@@ -178,226 +324,33 @@ class SweepConfig:
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
-def read_gains(gains: Iterable[float | str]) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    """Split gains into sorted distinct numbers, ranges spelled out, and kinds in the order of `GAIN_KINDS`.
-
-    `named` stands for every kind. A range is exact before it is rounded, so `0.5:3:16` contains 1 and 5/3.
-    Raises `ValueError` for what is neither, and for a gain that is not finite or is negative.
-
-    >>> read_gains(["sqrt(4)", "0.5:3:16", "forward"])[0][3:8]
-    (1.0, 1.1666666666666667, 1.3333333333333333, 1.5, 1.6666666666666667)
-    >>> read_gains([1, "forwrad"])
-    Traceback (most recent call last):
-    ValueError: unknown gain 'forwrad'; did you mean 'forward'? Write a number such as 5/3 or sqrt(2), ...
-    """
-    items = _gains(gains)
-    numbers_given = {item for item in items if not isinstance(item, str)}
-    ranges = {value for item in items if isinstance(item, str) for value in _range(item)}
-    kinds = GAIN_KINDS if NAMED in items else tuple(kind for kind in GAIN_KINDS if kind in items)
-    return tuple(sorted(numbers_given | ranges)), kinds
-
-
-def _gains(gains: Any) -> tuple[float | str, ...]:
-    """Numbers as floats; ranges and kinds as the strings they are."""
-    items = _listed("gains", gains, lone=(str, numbers.Real), example='gains=(1.0, "5/3", "forward")')
-    return tuple(_gain(item, position) for position, item in enumerate(items))
-
-
-def _gain(item: Any, position: int) -> float | str:
-    if isinstance(item, str):
-        item = item.strip()
-        if item in _WORDS:
-            return item
-        if ":" in item:
-            _range(item)
-            return item
-        return _legal_gain(_read(item), item, position)
-    if isinstance(item, bool) or not isinstance(item, numbers.Real):
-        raise TypeError(f"a gain must be a number or a string, got {item!r} at position {position}")
-    return _legal_gain(float(item), item, position)
-
-
-def _read(text: str) -> float:
-    try:
-        return number(text)
-    except ValueError as error:
-        if text.lower().lstrip("+-") in ("nan", "inf", "infinity"):
-            return float(text)
-        if text.isidentifier():
-            raise ValueError(
-                f"unknown gain {text!r}{_nearest(text, _WORDS)} Write a number such as 5/3 or sqrt(2), "
-                f"a range such as 0.5:3:16, or one of {', '.join(_WORDS)}"
-            ) from None
-        raise ValueError(f"cannot read the gain {text!r}: {error}") from None
-
-
-def _legal_gain(value: float, came: object, position: int) -> float:
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(
-            f"gains must be finite and at least 0, got {came!r} at position {position}; "
-            "a gain scales a standard deviation"
-        )
-    if not (value == 0 or _SMALLEST <= value <= _LARGEST):
-        raise ValueError(
-            f"gains must be 0 or between 1.2e-38 and 3.4e38, the range of float32, got {came!r} at position {position}"
-        )
-    return value
-
-
-def _range(text: str, what: str = "gains") -> tuple[float, ...]:
-    """The numbers of `start:stop:count`, both ends included; nothing for a kind's name."""
-    if ":" not in text:
-        return ()
-    parts = text.split(":")
-    if len(parts) != 3 or not parts[2].strip().isdecimal() or int(parts[2]) < 2:
-        raise ValueError(
-            f"a range of {what} is start:stop:count with a count of at least 2, e.g. 0.5:3:16, got {text!r}"
-        )
-    start, stop = (_exact(_legal_gain(_read(part.strip()), text, i)) for i, part in enumerate(parts[:2]))
-    if stop <= start:
-        raise ValueError(f"a range of {what} must rise from start to stop, got {text!r}")
-    last = int(parts[2]) - 1
-    return tuple(float(start + (stop - start) * i / last) for i in range(last + 1))
-
-
-def _exact(value: float) -> Fraction:
-    """The fraction meant by a float: 0.1 is 1/10, so that ranges end on the decimals that were written."""
-    simple = Fraction(value).limit_denominator(10**6)
-    return simple if float(simple) == value else Fraction(value)
-
-
-def _activations(given: Any) -> tuple[str | Callable[..., Any], ...]:
-    phis: list[Any] = (
-        [given] if callable(given) else _listed("activations", given, lone=str, example='("tanh", "relu")')
-    )
-    wrong = [phi for phi in phis if not (isinstance(phi, str) or callable(phi))]
-    if wrong:
-        raise TypeError(f"an activation must be a name or an elementwise callable, got {wrong[0]!r}")
-    for phi in phis:
-        activation(phi)
-    _distinct("activations", [_own_name(phi) or phi for phi in phis])
-    return tuple(phis)
-
-
-def _statistics(given: Any) -> tuple[str, ...]:
-    names = _listed("statistics", given, lone=str, example='("std", "log_grad_rms")')
-    for name in names:
-        _choice("statistics", name, STATISTICS)
-    _distinct("statistics", names)
-    return tuple(names)
-
-
-def _depths(given: Any, depth: int) -> tuple[int, ...]:
-    """Rising, with the whole depth; none where none was given."""
-    depths: set[int] = set()
-    for item in given if isinstance(given, Iterable) and not isinstance(given, str) else [given]:
-        for value in _range(item, "depths") if isinstance(item, str) and ":" in item else [item]:
-            # Words and the ends of ranges are whole numbers in another dress.
-            whole = int(float(value)) if str(value).removesuffix(".0").isdecimal() else value
-            depths |= {depth, _count("depths", whole, 1, "is the last layer of a network")}
-    if depths and max(depths) > depth:
-        raise ValueError(f"depths must be at most the depth, {depth}, got {max(depths)}; raise depth")
-    return tuple(sorted(depths))
-
-
-def _listed(name: str, given: Any, *, lone: type | tuple[type, ...], example: str) -> list[Any]:
-    if isinstance(given, lone):
-        return [given]
-    if hasattr(given, "tolist"):  # an array: its entries as Python numbers
-        given = given.tolist()
-        given = given if isinstance(given, list) else [given]
-    if not isinstance(given, Iterable):
-        raise TypeError(f"{name} must be a tuple, e.g. {example}, got {given!r}")
-    items = list(given)
-    if not items:
-        raise ValueError(f"{name} must not be empty; give at least one, e.g. {example}")
-    return items
-
-
-def _distinct(name: str, items: Sequence[Any]) -> None:
-    twice = [item for item in items if items.count(item) > 1]
-    if twice:
-        raise ValueError(f"{name} must differ, got {twice[0]!r} twice; leave one out")
-
-
-def _choice(name: str, given: Any, choices: tuple[str, ...]) -> None:
-    if not isinstance(given, str):
-        raise TypeError(f"{name} must be one of {', '.join(choices)}, got {given!r}")
-    if given not in choices:
-        raise ValueError(f"unknown {name} {given!r}{_nearest(given, choices)} Use one of {', '.join(choices)}")
-
-
-def _nearest(given: str, choices: Sequence[str]) -> str:
-    close = difflib.get_close_matches(given, choices, n=1)
-    return f"; did you mean {close[0]!r}?" if close else "."
-
-
-def _count(name: str, given: Any, least: int, meaning: str) -> int:
-    if isinstance(given, bool) or not isinstance(given, numbers.Integral):
-        raise TypeError(f"{name} must be a whole number, got {given!r}; it {meaning}")
-    if given < least:
-        raise ValueError(f"{name} must be at least {least}, got {given!r}; it {meaning}")
-    return int(given)
-
-
-def _real(name: str, given: Any, legal: Callable[[float], bool], expected: str) -> float:
-    if isinstance(given, bool) or not isinstance(given, numbers.Real):
-        raise TypeError(f"{name} must be a number, {expected}, got {given!r}")
-    if not (math.isfinite(given) and legal(float(given))):
-        raise ValueError(f"{name} must be {expected}, got {given!r}")
-    return float(given)
-
-
-def _input_correlation(given: Any, inputs: int, width: int) -> float | None:
-    if given is None:
-        return None
-    value = _real("input_correlation", given, lambda c: -1 <= c <= 1, "between -1 and 1")
-    if inputs < 2:
-        raise ValueError(f"input_correlation needs at least 2 inputs, got inputs={inputs}; set inputs=2")
-    if width == 1 and abs(value) != 1:
-        raise ValueError(f"two numbers (width 1) have correlation 1 or -1, got input_correlation={value!r}")
-    return value
-
-
-def _own_name(phi: str | Callable[..., Any]) -> str:
-    """The name as given, or that of an activation of ours; empty for a user's callable."""
-    if isinstance(phi, str):
-        return phi
-    try:
-        return phi.name if isinstance(phi, Activation) and activation(phi.name) == phi else ""
-    except ValueError:
-        return ""
-
-
-def _label(phi: str | Callable[..., Any]) -> str:
-    """The name, and for a user's callable a hash of what it computes."""
-    name = _own_name(phi)
-    if name or isinstance(phi, str):
-        return name
-    import jax
-    import numpy as np
-
-    program = jax.make_jaxpr(phi)(jax.ShapeDtypeStruct((), "float32"))
-    text = re.sub(" at 0x[0-9a-f]+", "", str(program.jaxpr))  # where a function lies is not what it computes
-    constants = [np.asarray(constant).tobytes() for constant in program.consts]
-    digest = hashlib.sha256(b"".join([text.encode(), jax.__version__.encode(), *constants]))
-    return f"{activation(phi).name}-{digest.hexdigest()[:8]}"
-
-
-# The normal numbers of float32, in which networks run.
-_SMALLEST, _LARGEST = 2.0**-126, 3.4e38
-
+_STANDARD_DEVIATION = "finite and at least 0, a standard deviation"
+_CORRELATION: tuple[Callable[[float], bool], str] = (lambda value: -1 <= value <= 1, "between -1 and 1")
 _COUNTS = {
-    "width": (1, "counts the neurons of a layer"),
     "depth": (1, "counts the layers"),
     "seeds": (1, "counts the independent networks"),
     "inputs": (1, "counts the input vectors"),
+    "directions": (1, "counts the directions of the Jacobian"),
     "record_every": (1, "counts the layers from one record to the next"),
     "seed": (0, "is the root of the random keys"),
 }
 _REALS: dict[str, tuple[Callable[[float], bool], str]] = {
-    "sigma_b": (lambda value: 0 <= value <= _LARGEST, "finite and at least 0, a standard deviation"),
     "input_scale": (lambda value: value > 0, "finite and positive, a root mean square"),
+    "sparsity": (lambda value: 0 <= value < 1, "at least 0 and below 1, a probability"),
+    "dropout": (lambda value: 0 <= value < 1, "at least 0 and below 1, a probability"),
+    "first_gain": (lambda value: 0 <= value <= LARGEST, _STANDARD_DEVIATION),
+    "readout_gain": (lambda value: 0 <= value <= LARGEST, _STANDARD_DEVIATION),
     "memory": (lambda value: value > 0, "finite and positive, in GiB"),
 }
-_CHOICES = {"weights": Weights, "distribution": Distribution, "block": Block, "cotangent": Cotangent}
+_OPTIONAL = ("first_gain", "readout_gain")
+_CHOICES = {
+    "weights": Weights,
+    "distribution": _DISTRIBUTIONS,
+    "mode": Mode,
+    "block": _BLOCKS,
+    "branch": Branch,
+    "norm": Norm,
+    "cotangent": Cotangent,
+    "dtype": Precision,
+    "draw_dtype": Precision,
+}

@@ -21,18 +21,24 @@ from jaxgain.propagation.statistics import (
     observe_preactivations,
     observe_slopes,
 )
-from jaxgain.propagation.weights import draw_matrix, scan_layers
+from jaxgain.propagation.weights import UNIT_NORMAL, Matrices, draw_matrix, scan_layers
 
 
 def propagate_dense(
-    key: Array, network: Network, ends: Ends, *, depth: int, depths: tuple[int, ...] = ()
+    key: Array,
+    network: Network,
+    ends: Ends,
+    *,
+    depth: int,
+    depths: tuple[int, ...] = (),
+    matrices: Matrices = UNIT_NORMAL,
 ) -> tuple[Record, Record]:
     """Records of layer 0 and of layers 1 … depth (leading axis)."""
     value_and_slope, steepest, sigma_w, sigma_b = network
     inputs, directions, cotangents = ends
     (signals, width), tangents = inputs.shape, directions.shape[0]
     scale = sigma_w * np.float32(width**-0.5)  # of a weight: one number, where the matrix is many
-    draw = partial(draw_matrix, key, width=width)
+    draw = partial(draw_matrix, key, matrices=matrices, fan_in=width, fan_out=width)
     scan = partial(scan_layers, draw=draw, bytes_per_layer=4 * width**2)
 
     def forward(carry, xs):

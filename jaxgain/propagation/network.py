@@ -3,9 +3,9 @@ r"""One network: a key, an activation, (σ_w, σ_b), and the statistics of its l
 `propagate` is a plain function of arrays: `vmap` over its arguments is the sweep.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,22 +13,79 @@ import numpy as np
 from jax import Array
 
 from jaxgain.activations import Activation, activation
+from jaxgain.propagation.blocks import Block, block_of, mixes_inputs
 from jaxgain.propagation.config import STATISTICS, SweepConfig
 from jaxgain.propagation.dense import propagate_dense
 from jaxgain.propagation.kernel import Network
+from jaxgain.propagation.maps import GAUSSIAN, ORTHOGONAL, RandomMap, dense
 from jaxgain.propagation.plain import propagate_plain
 from jaxgain.propagation.rows import NARROW
+from jaxgain.propagation.settings import OF_REVERSE, OF_SPECTRUM
 from jaxgain.propagation.single import propagate_single
 from jaxgain.propagation.statistics import Propagation, Record, first_layer, over_inputs
-from jaxgain.propagation.weights import draw_ends
+from jaxgain.propagation.vectors import Layers, propagate_vectors
+from jaxgain.propagation.weights import Matrices, draw_ends
 from jaxgain.theory.meanfield import Init
 
-REVERSE = ("log_grad_rms", "log_grad_mean_abs", "log_weight_grad_rms")
-TANGENT = ("log_jacobian_rms",)
+OF_TANGENTS = ("log_jacobian_rms", *OF_SPECTRUM)
 
 # Neurons that are met at a time, of one network or of many: a few arrays of them fit into a core's own cache. Before
 # jax 0.12 each operation of a loop costs the CPU a call, so there are fewer and larger ones.
-NEURONS_AT_ONCE = 2**15 if jax.__version_info__ >= (0, 12) else 2**17
+NEURONS_AT_ONCE = 2**15 if jax.__version_info__ >= (0, 12) else 2**19
+
+
+class Setting(NamedTuple):
+    """What a compiled network depends on: the fields of `SweepConfig` by these names."""
+
+    width: int | tuple[int, ...]
+    depth: int
+    depths: tuple[int, ...] = ()
+    inputs: int = 1
+    weights: str = "matrix_free"
+    distribution: str | Callable[..., Array] = "normal"
+    sparsity: float = 0.0
+    mode: str = "fan_in"
+    tied: bool = False
+    first_gain: float | None = None
+    readout_gain: float | None = None
+    layer_gains: tuple[float, ...] = ()
+    block: str | Block = "plain"
+    branch: str = "one_layer"
+    norm: str = "layernorm"
+    dropout: float = 0.0
+    dtype: str = "float32"
+    draw_dtype: str = "float32"
+    cotangent: str = "random"
+    input_scale: float = 1.0
+    directions: int = 1
+    statistics: tuple[str, ...] = STATISTICS
+    record_every: int = 1
+    keep_inputs: bool = False
+
+    @property
+    def carries_vectors(self) -> bool:
+        """Whether the network has to carry its vectors from layer to layer: all that is not plain."""
+        plain = (self.block, self.branch, self.dropout, self.dtype) == ("plain", "one_layer", 0.0, "float32")
+        same = isinstance(self.width, int) and not self.layer_gains
+        usual = self.first_gain is None and self.readout_gain is None and set(self.statistics) <= set(STATISTICS)
+        free = self.weights == "dense" or self.distribution == "normal"
+        return not (plain and same and usual and free and self.directions == 1)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of layers 0 … depth."""
+        return (self.width,) * (self.depth + 1) if isinstance(self.width, int) else self.width
+
+
+class Point(NamedTuple):
+    """The numbers of a network, scalars that may be traced; or those of many, or what is known of them."""
+
+    sigma_w: Any
+    sigma_b: Any = None
+    """None, or a number 0, costs nothing."""
+    alpha: Any = 1.0
+    input_correlation: Any = None
+    """None draws the inputs independently."""
 
 
 def propagate(
@@ -36,45 +93,41 @@ def propagate(
     phi: str | Callable[[Array], Array] | Activation,
     init: Init,
     *,
-    width: int,
+    width: int | Sequence[int],
     depth: int,
     inputs: int | Array = 1,
     weights: str = "matrix_free",
-    distribution: str = "normal",
-    block: str = "plain",
-    depths: tuple[int, ...] = (),
+    distribution: str | Callable[..., Array] = "normal",
+    block: str | Block = "plain",
+    alpha: float | str | Array = 1.0,
     cotangent: str = "random",
-    input_scale: float = 1.0,
-    input_correlation: float | None = None,
-    statistics: tuple[str, ...] = STATISTICS,
-    record_every: int = 1,
-    keep_inputs: bool = False,
+    **settings: Any,
 ) -> Propagation:
-    r"""Statistics per layer of one random network $z^l = W^l h^{l-1} + b^l$, $h^l = \phi(z^l)$, with gradients.
+    r"""Statistics per layer of one random network with its gradients, by default $h^l = \phi(W^l h^{l-1} + b^l)$.
 
-    $W_{ij} \sim N(0, \sigma_w^2/n)$, $b_i \sim N(0, \sigma_b^2)$. The loss is $\sum_b u_b \cdot h_b^L$ over the
-    inputs b. With ``weights="matrix_free"`` (Gaussian only) the law is exact at any width without a matrix:
-    O(width) numbers per layer; ``"dense"`` draws the matrices. jit- and vmap-able over `key` and `init`; bind
-    sizes and names with ``functools.partial``.
+    $W_{ij}$ has variance $\sigma_w^2/\mathrm{fan\_in}$ and $b_i \sim N(0, \sigma_b^2)$. The loss is $\sum_b u_b
+    \cdot h_b^L$ over the inputs b. With ``weights="matrix_free"`` (Gaussian or orthogonal) the law is exact at any
+    finite width without a matrix: O(width) numbers per layer; ``"dense"`` draws the matrices. jit- and vmap-able over
+    `key`, `init` and `alpha`; bind sizes and names with ``functools.partial``.
 
     Args:
         key: a typed key, `jax.random.key(0)`; one network.
         phi: name of an activation, or an elementwise function.
         init: `Init(sigma_w, sigma_b)`; leaves may be traced.
-        width: neurons n per layer.
+        width: neurons n per layer, or those of the input and of each layer, depth + 1 numbers.
         depth: layers L.
         inputs: how many random inputs meet the same weights, or the inputs themselves, shape (inputs, width).
         weights: "matrix_free" or "dense".
-        distribution: of the weights, "normal".
-        block: how a layer is made, "plain".
-        depths: final depths, at most `depth`, whose gradients to compute beside those of the whole depth: what a
-            network that ends there would have, from the same random numbers.
+        distribution: of the weights: "normal" or "orthogonal" (Haar); dense also "uniform", "truncated_normal",
+            "sparse", or an initializer (key, shape (fan_in, fan_out), dtype), whose weights sigma_w multiplies.
+        block: how a layer is made: "plain", "residual", "prenorm", "postnorm", "batchnorm", or a function
+            `block(linear, phi, h)` of signals (inputs, width) to signals (inputs, width of the layer); each call
+            `linear(h)` is a new map, `linear(h, features=…, sigma_w=…, sigma_b=…)` sets what is otherwise the layer's.
+        alpha: what multiplies the branch of a residual block: a number, or a rule in the depth, "1/sqrt(L)".
         cotangent: u; "random" is standard normal per input, "sum" is all ones.
-        input_scale: exact rms of each random input.
-        input_correlation: exact cosine of input 1 with each other random input; None draws them independently.
-        statistics: which fields to compute; gradients and Jacobians are passes of their own.
-        record_every: layers from one record to the next, layer 0 first.
-        keep_inputs: give each statistic an axis for the inputs instead of averaging over them.
+        **settings: any other field of `SweepConfig` that makes a network or says what to record: depths,
+            input_scale, input_correlation, statistics, record_every, keep_inputs, sparsity, mode, tied, first_gain,
+            readout_gain, layer_gains, branch, norm, dropout, dtype, draw_dtype, directions.
 
     Returns:
         `Propagation`, fields of shape (1 + depth // record_every,), float32, natural logarithms. With `depths` the
@@ -92,97 +145,132 @@ def propagate(
     """
     count = inputs
     if not isinstance(inputs, (int, np.integer)):
-        inputs = _given_inputs(inputs, width)
+        inputs = _given_inputs(inputs, width if isinstance(width, int) else width[0])
         count = inputs.shape[0]
-        if input_scale != 1 or input_correlation is not None:
+        if settings.get("input_scale", 1) != 1 or settings.get("input_correlation") is not None:
             raise ValueError("input_scale and input_correlation shape random inputs; scale the given inputs instead")
     if jnp.ndim(init.sigma_w) or jnp.ndim(init.sigma_b):
         raise ValueError(
             f"init must hold one sigma_w and one sigma_b, got {init!r}; for several use jax.vmap over init"
         )
-    settings: dict[str, Any] = dict(
-        width=width,
-        depth=depth,
-        depths=depths,
-        weights=weights,
-        cotangent=cotangent,
-        input_scale=input_scale,
-        input_correlation=input_correlation,
-        statistics=statistics,
-        record_every=record_every,
-        keep_inputs=keep_inputs,
-    )
-    law: dict[str, Any] = dict(distribution=distribution, block=block, inputs=count)
-    settings["depths"] = SweepConfig(activations=(phi,), gains=(1.0,), **law, **settings).depths
+    if unknown := set(settings) - {*Setting._fields, "input_correlation"}:
+        raise TypeError(f"propagate has no setting {min(unknown)!r}; see SweepConfig for those of a network")
+    traced = isinstance(alpha, jax.Array)
+    law: dict[str, Any] = dict(weights=weights, distribution=distribution, block=block, cotangent=cotangent)
+    sizes: dict[str, Any] = dict(width=width, depth=depth, inputs=count)
+    law |= {"alpha": 1.0 if traced else alpha}
+    config = SweepConfig(activations=(phi,), gains=(1.0,), **sizes, **law, **settings)
+    if several := config.swept():
+        raise ValueError(f"{min(several)} must be one number for one network; to sweep it use SweepConfig or jax.vmap")
     phi = activation(phi)
+    point = Point(init.sigma_w, init.sigma_b, alpha if traced else config.alpha, config.input_correlation)
     record = record_network(
         key,
+        point,
+        setting_of(config),
         value_and_slope=partial(value_and_slope, phi),
         steepest=steepest_slope(phi),
-        sigma_w=init.sigma_w,
-        sigma_b=init.sigma_b,
-        inputs=inputs,
-        **settings,
+        inputs=None if isinstance(inputs, (int, np.integer)) else inputs,
     )
     moments = {"q": "rms_z", "second_moment": "rms_h"}
     return Propagation(**{moment: record.pop(rms) ** 2 for moment, rms in moments.items() if rms in record}, **record)
 
 
+def setting_of(config: SweepConfig) -> Setting:
+    """What of a sweep's settings its compiled program depends on."""
+    return Setting(**{name: getattr(config, name) for name in Setting._fields})
+
+
 def record_network(
     key: Array,
+    point: Point,
+    setting: Setting,
     *,
     value_and_slope: Callable[[Array], tuple[Array, Array]],
     steepest: Array | float,
-    sigma_w: Array | float,
-    sigma_b: Array | float,
-    width: int,
-    depth: int,
-    depths: tuple[int, ...],
-    inputs: int | Array,
-    weights: str,
-    cotangent: str,
-    input_scale: float,
-    input_correlation: float | None,
-    statistics: tuple[str, ...],
-    record_every: int,
-    keep_inputs: bool,
+    inputs: Array | None = None,
     neurons_at_once: int = NEURONS_AT_ONCE,
 ) -> Record:
     """`propagate` without its checks, with `rms_z` and `rms_h` in place of their squares, which leave float32 early.
 
-    `value_and_slope` gives φ(z) and φ'(z), `steepest` is sup |φ'|; a `sigma_b` that is the number 0 costs nothing.
+    `value_and_slope` gives φ(z) and φ'(z), `steepest` is sup |φ'|; `inputs` are those given, if any.
     `neurons_at_once` bounds the working memory of one wide matrix-free network with one input, per gain.
     """
     words = jax.random.bits(key, (2,), jnp.uint32)  # so any kind of key serves
-    backward = bool(set(REVERSE) & set(statistics))
+    asked = set(setting.statistics)
     ends = draw_ends(
         words,
-        inputs,
-        width=width,
-        scale=input_scale,
-        cosine=input_correlation,
-        tangents=bool(set(TANGENT) & set(statistics)),
-        cotangent=cotangent if backward else None,
+        setting.inputs if inputs is None else inputs,
+        widths=(setting.widths[0], setting.widths[-1]),
+        scale=setting.input_scale,
+        cosine=point.input_correlation,
+        directions=setting.directions * bool(asked & set(OF_TANGENTS)),
+        cotangent=setting.cotangent if asked & set(OF_REVERSE) else None,
     )
-    kernel = propagate_dense if weights == "dense" else propagate_plain
-    if weights == "matrix_free" and len(ends.inputs) == 1 and width > NARROW:
-        kernel = partial(propagate_single, neurons_at_once=neurons_at_once)
-    bias = None if isinstance(sigma_b, (int, float)) and sigma_b == 0 else jnp.asarray(sigma_b, jnp.float32)
-    network = Network(value_and_slope, steepest, jnp.asarray(sigma_w, jnp.float32), bias)
-    first, later = kernel(words, network, ends, depth=depth, depths=depths)
-    if not keep_inputs:
+    no_bias = isinstance(point.sigma_b, (int, float)) and point.sigma_b == 0
+    bias = None if no_bias or point.sigma_b is None else jnp.asarray(point.sigma_b, jnp.float32)
+    network = Network(value_and_slope, steepest, jnp.asarray(point.sigma_w, jnp.float32), bias)
+    kernel = _kernel(setting, point, neurons_at_once)
+    first, later = kernel(words, network, ends, depth=setting.depth, depths=setting.depths)
+    if not setting.keep_inputs:
         first, later = over_inputs(first), over_inputs(later)
     record = {name: _from_layer_zero(first.get(name), x) for name, x in later.items()}
     peak = record.pop("peak")
-    recorded = {{"q": "rms_z", "second_moment": "rms_h"}.get(name, name) for name in statistics}
-    result = {name: record[name][::record_every] for name in sorted(recorded & set(record))}
-    if depths:
-        result |= {name: jnp.moveaxis(result[name], 1, 0) for name in recorded & set(REVERSE)}
-    if "first_nonfinite" in statistics:
+    recorded = {{"q": "rms_z", "second_moment": "rms_h"}.get(name, name) for name in asked}
+    result = {name: record[name][:: setting.record_every] for name in sorted(recorded & set(record))}
+    if setting.depths:
+        result |= {name: jnp.moveaxis(result[name], 1, 0) for name in recorded & set(OF_REVERSE)}
+    if "first_nonfinite" in asked:
         result["first_nonfinite"] = first_layer(~jnp.isfinite(peak))
-    if "first_vanished" in statistics:
-        result["first_vanished"] = first_layer(peak < jnp.finfo(peak.dtype).tiny)
+    if "first_vanished" in asked:
+        result["first_vanished"] = first_layer(peak < jnp.finfo(setting.dtype).tiny)
     return result
+
+
+def _kernel(setting: Setting, point: Point, neurons_at_once: int) -> Callable[..., tuple[Record, Record]]:
+    """What runs a network of this setting fastest."""
+    if setting.carries_vectors:
+        layers = Layers(
+            block=block_of(setting.block, branch=setting.branch, norm=setting.norm, alpha=point.alpha),
+            mixes_inputs=mixes_inputs(setting.block),
+            random_map=_random_map(setting),
+            fan=partial(_fan, "fan_in" if callable(setting.distribution) else setting.mode),
+            dropout=setting.dropout,
+            dtype=jnp.dtype(setting.dtype),
+            sigma_w=_sigma_w_of_layers(setting, point),
+        )
+        return partial(propagate_vectors, layers=layers, widths=setting.widths, observe=setting.statistics)
+    if setting.weights == "dense":
+        return partial(propagate_dense, matrices=_matrices(setting))
+    if setting.inputs == 1 and setting.widths[0] > NARROW:
+        return partial(propagate_single, neurons_at_once=neurons_at_once)
+    return propagate_plain
+
+
+def _random_map(setting: Setting) -> RandomMap:
+    if setting.weights == "dense":
+        return dense(_matrices(setting))
+    return ORTHOGONAL if setting.distribution == "orthogonal" else GAUSSIAN
+
+
+def _matrices(setting: Setting) -> Matrices:
+    types = [jnp.dtype(name) for name in (setting.draw_dtype, setting.dtype)]
+    return Matrices(setting.distribution, setting.sparsity, setting.tied, *types)
+
+
+def _fan(mode: str, fan_in: int, fan_out: int) -> float:
+    return {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[mode]
+
+
+def _sigma_w_of_layers(setting: Setting, point: Point) -> Array | None:
+    """(depth,), or None where all layers have the same."""
+    if not setting.layer_gains and setting.first_gain is None and setting.readout_gain is None:
+        return None
+    factors = np.array(setting.layer_gains or [1.0] * setting.depth, np.float32)
+    each = jnp.asarray(point.sigma_w, jnp.float32) * factors
+    for place, gain in ((0, setting.first_gain), (-1, setting.readout_gain)):
+        each = each if gain is None else each.at[place].set(gain)
+    return each
 
 
 def value_and_slope(phi: Callable[[Array], Array], z: Array) -> tuple[Array, Array]:

@@ -184,13 +184,37 @@ def factor(rows: Rows, careful: int) -> Factor:
     return factor_array(jnp.stack(rows))
 
 
+def orthonormal(rows: Array, careful: int) -> tuple[Array, Array]:
+    """Rows (K, n) of order one -> an orthonormal basis (K, n) and `lower` (K, K), rows = lower @ basis; see `factor`.
+
+    >>> basis, lower = orthonormal(jnp.array([[3.0, 3.0], [1.0, 2.0], [5.0, 5.0]]), careful=3)
+    >>> basis.round(6).tolist()
+    [[1.0, 1.0], [-1.0, 1.0], [0.0, 0.0]]
+    """
+    count, width = rows.shape
+    if count == 1 or (count <= UNROLLED and width > NARROW):
+        basis, over, lower = _gram_schmidt(list(rows), careful)
+        return jnp.stack(scaled(basis, jnp.stack(over))), lower
+    return orthonormalized(rows, width)[:2]
+
+
 def _factor_unrolled(rows: Rows, careful: int) -> Factor:
+    _, over, lower = _gram_schmidt(rows, careful)
+    count = len(rows)
+    inverse: list[list[Array]] = []
+    for i in range(count):
+        before = [-sum_of(lower[i, m] * inverse[m][j] for m in range(j, i)) * over[i] for j in range(i)]
+        inverse.append([*before, over[i], *[jnp.zeros((), rows[0].dtype)] * (count - i - 1)])
+    return Factor(lower, jnp.stack([jnp.stack(row) for row in inverse]))
+
+
+def _gram_schmidt(rows: Rows, careful: int) -> tuple[Rows, list[Array], Array]:
+    """An orthogonal basis, the reciprocals of its norms, and the matrix `lower` of `Factor`."""
     count = len(rows)
     zero = jnp.zeros((), rows[0].dtype)
     basis: list[Array] = []  # not normalized: a factor on a number is cheaper than one on every neuron
     over: list[Array] = []
     lower: list[list[Array]] = []
-    inverse: list[list[Array]] = []
     for i, row in enumerate(rows):
         along = [mean(row * w) * o for w, o in zip(basis, over, strict=True)]
         rest = _without(row, along, basis, over)
@@ -201,12 +225,10 @@ def _factor_unrolled(rows: Rows, careful: int) -> Factor:
             squared = sum_of([squared, *(-p * p for p in again)])
             along = [p + correction for p, correction in zip(along, again, strict=True)]
         size, reciprocal_size = _residual(squared, sum_of([zero, *(p * p for p in along)]))
-        before = [-sum_of(along[m] * inverse[m][j] for m in range(j, i)) * reciprocal_size for j in range(i)]
         basis.append(rest)
         over.append(reciprocal_size)
         lower.append([*along, size, *[zero] * (count - i - 1)])
-        inverse.append([*before, reciprocal_size, *[zero] * (count - i - 1)])
-    return Factor(*(jnp.stack([jnp.stack(row) for row in matrix]) for matrix in (lower, inverse)))
+    return basis, over, jnp.stack([jnp.stack(row) for row in lower])
 
 
 def _without(row: Array, along: list[Array], basis: Rows, over: list[Array]) -> Array:

@@ -18,7 +18,10 @@ NOT_RECORDED: Any = None
 Record = dict[str, Any]
 """Statistics of one layer by name; per input (B,) but for those of `OF_ALL_INPUTS`."""
 
-OF_ALL_INPUTS = ("correlation", "correlation_h", "dead", "log_weight_grad_rms", "peak")
+OF_ALL_INPUTS = (
+    *("correlation", "correlation_h", "dead", "log_weight_grad_rms", "peak"),
+    *("correlations", "log_one_minus_correlations", "effective_rank", "grad_correlation"),
+)
 
 
 class Propagation(NamedTuple):
@@ -52,6 +55,23 @@ class Propagation(NamedTuple):
     """Fraction of neurons with |φ'(z)| < 0.01 sup |φ'| over |z| ≤ 10; NaN at layer 0."""
     dead: Array = NOT_RECORDED
     """Fraction of neurons with φ'(z) = 0 for every input; NaN at layer 0."""
+    correlations: Array = NOT_RECORDED
+    """Cosines of all pairs of inputs' z, (..., inputs, inputs); NaN at layer 0."""
+    log_one_minus_correlations: Array = NOT_RECORDED
+    """Log of 1 minus those, without loss where inputs are close; −inf on the diagonal, NaN at layer 0."""
+    effective_rank: Array = NOT_RECORDED
+    """Effective rank of the inputs' h: the exponential of the entropy of their singular values' shares."""
+    grad_correlation: Array = NOT_RECORDED
+    """Cosine of the first two inputs' ∂loss/∂h; NaN with one input."""
+    grad_alignment: Array = NOT_RECORDED
+    """Cosine of ∂loss/∂h and h."""
+    log_jacobian_second_moment: Array = NOT_RECORDED
+    """Log of the mean of (‖J u‖/‖u‖)² over the directions, both norms rms; 0 at layer 0."""
+    log_largest_singular_value: Array = NOT_RECORDED
+    """Log of the largest singular value of the Jacobian from the input, between norms that are rms, on the span of
+    the directions; 0 at layer 0."""
+    log_singular_values: Array = NOT_RECORDED
+    """Logs of all of them, falling, (..., directions)."""
     first_nonfinite: Array = NOT_RECORDED
     """First layer at which some activation is not finite; −1 if none."""
     first_vanished: Array = NOT_RECORDED

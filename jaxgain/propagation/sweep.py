@@ -6,6 +6,7 @@ activations are branches of one program, seeds are spread over the devices and r
 
 import contextlib
 import ctypes
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -20,9 +21,20 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 
 import jaxgain
 from jaxgain.activations import Activation, activation
-from jaxgain.propagation.config import SweepConfig, read_gains
-from jaxgain.propagation.network import NEURONS_AT_ONCE, REVERSE, record_network, steepest_slope, value_and_slope
+from jaxgain.propagation.config import SWEPT, SweepConfig, read_gains
+from jaxgain.propagation.network import (
+    NEURONS_AT_ONCE,
+    OF_TANGENTS,
+    Point,
+    Setting,
+    record_network,
+    setting_of,
+    steepest_slope,
+    value_and_slope,
+)
 from jaxgain.propagation.rows import NARROW
+from jaxgain.propagation.settings import OF_PAIRS, OF_REVERSE
+from jaxgain.propagation.statistics import OF_ALL_INPUTS
 from jaxgain.theory.critical import critical_init
 from jaxgain.theory.gains import named_gains
 
@@ -53,6 +65,14 @@ LONG_NAMES = {
     "correlation_h": "cosine of two inputs' activations h",
     "saturated": "fraction of neurons with |φ'(z)| below 1% of its largest",
     "dead": "fraction of neurons with φ'(z) = 0 for every input",
+    "correlations": "cosines of the inputs' pre-activations z",
+    "log_one_minus_correlations": "log of 1 minus the cosines of the inputs' pre-activations z",
+    "effective_rank": "effective rank of the inputs' activations h",
+    "grad_correlation": "cosine of two inputs' ∂loss/∂h",
+    "grad_alignment": "cosine of ∂loss/∂h and h",
+    "log_jacobian_second_moment": "log of the mean of (‖J u‖/‖u‖)² over the directions",
+    "log_largest_singular_value": "log of the largest singular value of the Jacobian on the directions",
+    "log_singular_values": "logs of the singular values of the Jacobian on the directions",
     "first_nonfinite": "first layer with a value that is not finite, −1 if none",
     "first_vanished": "first layer whose activations are all below the smallest normal number, −1 if none",
 }
@@ -66,9 +86,10 @@ def sweep(config: SweepConfig, progress: Progress | None = None) -> "xarray.Data
         progress: called as `progress(done, total, what)` after every chunk of seeds.
 
     Returns:
-        Dataset with dims (activation, gain, seed, layer), and `input` last if the config keeps the inputs apart.
-        `gain` is the sorted union of the numbers and of every named gain; `gain_name(activation, gain)` says which
-        gains are whose. Logs are natural. Attributes hold the config as JSON, its hash, versions and devices.
+        Dataset with dims (activation, gain, seed, layer), and `input` last if the config keeps the inputs apart; what
+        else is swept (`width`, `sigma_b`, `alpha`, `input_correlation`) comes after `gain`. `gain` is the sorted union
+        of the numbers and of every named gain; `gain_name(activation, gain)` says which gains are whose. Logs are
+        natural. Attributes hold the config as JSON, its hash, versions and devices.
 
     Raises:
         ValueError: when the smallest chunk does not fit into `config.memory`.
@@ -81,22 +102,63 @@ def sweep(config: SweepConfig, progress: Progress | None = None) -> "xarray.Data
     """
     phis = tuple(activation(phi) for phi in config.activations)
     gains, gain_names = resolve_gains(phis, config.gains)
-    devices = tuple(jax.local_devices()[: config.seeds])
-    chunk = SEEDS_AT_ONCE * len(devices)
-    _check_memory(config, len(gains), chunk, len(devices))
-    with jax.enable_x64(False):
-        started = time.perf_counter()
-        program = _program(phis, len(gains), chunk, devices, _settings(config))
-        compiled = time.perf_counter()
-        run = partial(program, root=np.uint32(config.seed), gains=gains.astype(np.float32), sigma_b=config.sigma_b)
-        results = _run_chunks(run, phis, len(gains), config.seeds, chunk, progress)
-    finished = time.perf_counter()
-    return _dataset(config, phis, gains, gain_names, results).assign_attrs(
+    seconds = np.zeros(2)
+    parts = []
+    for place, width in enumerate(config.widths or (config.width,)):
+        one = dataclasses.replace(config, width=width, widths=())
+        results, taken = _run(one, phis, gains, progress and _share(progress, place, max(1, len(config.widths))))
+        parts.append(_dataset(one, phis, gains, results))
+        seconds += taken
+    devices = _devices(config)
+    return _labelled(config, phis, gains, gain_names, parts).assign_attrs(
         devices=f"{len(devices)} × {devices[0].device_kind}",
         key_implementation=KEYS,
-        compile_seconds=compiled - started,
-        run_seconds=finished - compiled,
+        compile_seconds=seconds[0],
+        run_seconds=seconds[1],
     )
+
+
+def _share(progress: Progress, place: int, parts: int) -> Progress:
+    """The progress of one of several parts in that of all."""
+    return lambda done, total, what: progress(place * total + done, parts * total, what)
+
+
+def _run(
+    config: SweepConfig, phis: tuple[Activation, ...], gains: np.ndarray, progress: Progress | None
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Results (activation, points, seed, …) at one width, and seconds of compiling and of running."""
+    devices = _devices(config)
+    chunk = SEEDS_AT_ONCE * len(devices)
+    points = points_of(config, gains)
+    _check_memory(config, len(points.sigma_w), chunk, len(devices))
+    with jax.enable_x64(False):
+        started = time.perf_counter()
+        shapes = jax.tree.map(np.shape, points)
+        program = _program(phis, shapes, chunk, devices, setting_of(config))
+        compiled = time.perf_counter()
+        run = partial(program, root=np.uint32(config.seed), points=points)
+        results = _run_chunks(run, phis, len(points.sigma_w), config.seeds, chunk, progress)
+    return results, np.array([compiled - started, time.perf_counter() - compiled])
+
+
+def _devices(config: SweepConfig) -> tuple[Any, ...]:
+    """No more than there are seeds: each has its own copy of what it works with."""
+    return tuple(jax.local_devices()[: config.seeds])
+
+
+def points_of(config: SweepConfig, gains: np.ndarray) -> Point:
+    """The numbers of all networks of one seed, gains first: arrays (P,), scalars for what is the same in all.
+
+    >>> points_of(SweepConfig(sigma_b=(0.25, 0.5)), np.array([1.0, 2.0])).sigma_b.tolist()
+    [0.25, 0.5, 0.25, 0.5]
+    """
+    swept = {name: values for name, values in config.swept().items() if name != "width"}
+    grid = np.meshgrid(gains, *swept.values(), indexing="ij")
+    numbers = {name: getattr(config, name) for name in SWEPT if name != "width"}
+    numbers |= {name: values.ravel() for name, values in zip(swept, grid[1:], strict=True)}
+    numbers |= {"sigma_b": None} if not np.any(numbers["sigma_b"]) and "sigma_b" not in swept else {}
+    typed = {name: None if x is None else np.asarray(x, np.float32) for name, x in numbers.items()}
+    return Point(sigma_w=grid[0].ravel().astype(np.float32), **typed)
 
 
 def _run_chunks(
@@ -172,30 +234,23 @@ def _clusters(candidates: list[tuple[float, int]]) -> list[list[tuple[float, int
     return clusters
 
 
-def _settings(config: SweepConfig) -> tuple[tuple[str, Any], ...]:
-    """What the compiled program depends on, beside the activations, as keyword arguments of `record_network`."""
-    names = ("width", "depth", "depths", "inputs", "weights", "cotangent", "input_scale", "input_correlation")
-    names += ("statistics", "record_every", "keep_inputs")
-    return (*((name, getattr(config, name)) for name in names), ("bias", config.sigma_b > 0))
-
-
 @lru_cache(maxsize=16)
 def _program(
-    phis: tuple[Activation, ...], gains: int, chunk: int, devices: tuple[Any, ...], settings: tuple
+    phis: tuple[Activation, ...], points: Point, chunk: int, devices: tuple[Any, ...], setting: Setting
 ) -> Callable[..., Callable[[], dict[str, np.ndarray]]]:
-    """Compile a sweep of one chunk of seeds, `program(members, root, gains, sigma_b, index of the activation)`.
+    """Compile a sweep of one chunk of seeds, `program(members, root, points, index of the activation)`.
 
     Once for all values of these; the program outlives the call of `sweep`. It starts the devices; what it returns
     waits for their results.
     """
     wide: dict[str, Any] | None = {"xla_cpu_prefer_vector_width": 512} if devices[0].platform == "cpu" else None
-    lowered, shapes = lower_program(phis, gains, chunk, devices, settings)
+    lowered, shapes = lower_program(phis, points, chunk, devices, setting)
     _return_freed_memory()
     compiled = lowered.compile(compiler_options=wide)
     _return_freed_memory()
 
-    def program(members, *, root, gains, sigma_b, index):
-        packed = compiled(members, root, gains, np.float32(sigma_b), np.int32(index))
+    def program(members, *, root, points, index):
+        packed = compiled(members, root, points, np.int32(index))
         return lambda: _unpacked(np.asarray(packed), shapes)
 
     return program
@@ -221,29 +276,31 @@ def _unpacked(packed: np.ndarray, shapes: dict[str, jax.ShapeDtypeStruct]) -> di
 
 
 def lower_program(
-    phis: tuple[Activation, ...], gains: int, chunk: int, devices: tuple[Any, ...], settings: tuple
+    phis: tuple[Activation, ...], points: Point, chunk: int, devices: tuple[Any, ...], setting: Setting
 ) -> tuple[jax.stages.Lowered, dict[str, jax.ShapeDtypeStruct]]:
-    """The program of a sweep, before it is compiled, and the shapes of the records that it yields side by side."""
-    options = dict(settings)
-    bias = options.pop("bias")
-    options["neurons_at_once"] = _neurons_at_once(gains)
+    """The program of a sweep, before it is compiled, and the shapes of the records that it yields side by side.
+
+    `points` are the shapes of the numbers.
+    """
     branches = [partial(value_and_slope, phi) for phi in phis]
     steepest = np.array([steepest_slope(phi) for phi in phis], np.float32)
     shapes: dict[str, jax.ShapeDtypeStruct] = {}
+    batched = Point(*(0 if shape else None for shape in points))
+    at_once = _neurons_at_once(points.sigma_w[0])
 
     @jax.jit  # for its memory of having been traced
-    def one(member, root, gains, sigma_b, index):
+    def one(member, root, points, index):
         key = jax.random.fold_in(jax.random.key(root, impl=KEYS), member)
         chosen = branches[0] if len(branches) == 1 else lambda z: jax.lax.switch(index, branches, z)
-        record = partial(record_network, key, value_and_slope=chosen, steepest=jnp.asarray(steepest)[index], **options)
+        formulas = {"value_and_slope": chosen, "steepest": jnp.asarray(steepest)[index]}
 
-        def packed(gain):
+        def packed(point):
             # One array to fill and to fetch; whole numbers of layers are exact as float32.
-            records = record(sigma_w=gain, sigma_b=sigma_b if bias else 0.0)
+            records = record_network(key, point, setting, neurons_at_once=at_once, **formulas)
             shapes.update({name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in records.items()})
             return jnp.concatenate([x.astype(jnp.float32).ravel() for x in records.values()])
 
-        return jax.vmap(packed)(gains)
+        return jax.vmap(packed, in_axes=(batched,))(points)
 
     def several(members, *shared):
         # A loop of unknown length: the compiler cannot treat one member differently, and padding costs nothing.
@@ -257,10 +314,13 @@ def lower_program(
 
     mesh = Mesh(np.array(devices), ("seed",), axis_types=(AxisType.Auto,))
     by_seed, whole = PartitionSpec("seed"), PartitionSpec()
-    specs = (by_seed, whole, whole, whole, whole)
+    specs = (by_seed, whole, whole, whole)
     spread = jax.shard_map(several, mesh=mesh, in_specs=specs, out_specs=by_seed, check_vma=False)
-    arguments = (((chunk,), np.int32), ((), np.uint32), ((gains,), np.float32), ((), np.float32), ((), np.int32))
-    return jax.jit(spread).lower(*(jax.ShapeDtypeStruct(*argument) for argument in arguments)), shapes
+    numbers = Point(*(shape if shape is None else jax.ShapeDtypeStruct(shape, np.float32) for shape in points))
+    member, root, index = (
+        jax.ShapeDtypeStruct(*each) for each in (((chunk,), np.int32), ((), np.uint32), ((), np.int32))
+    )
+    return jax.jit(spread).lower(member, root, numbers, index), shapes
 
 
 def _neurons_at_once(gains: int) -> int:
@@ -268,21 +328,26 @@ def _neurons_at_once(gains: int) -> int:
     return max(256, NEURONS_AT_ONCE // gains)
 
 
-def _check_memory(config: SweepConfig, gains: int, chunk: int, devices: int) -> None:
-    """Refuse what cannot fit: gains are never split, since their batch decides the last bits of a result."""
-    rows = config.inputs * (2 if "log_jacobian_rms" in config.statistics else 1)
-    single = config.weights == "matrix_free" and config.inputs == 1 and config.width > NARROW
-    met = min(config.width, _neurons_at_once(gains)) if single else config.width
+def _check_memory(config: SweepConfig, networks: int, chunk: int, devices: int) -> None:
+    """Refuse what cannot fit; the networks of a seed are never split: their batch decides the last bits of a result."""
+    setting = setting_of(config)
+    width = max(setting.widths)
+    signals = config.inputs
+    rows = signals * (1 + config.directions * bool(set(OF_TANGENTS) & set(config.statistics)))
+    single = config.weights == "matrix_free" and signals == 1 and width > NARROW
+    met = min(width, _neurons_at_once(networks)) if single and not setting.carries_vectors else width
     final_depths = max(1, len(config.depths))
     # Whole layers of numbers: those of the layer and of layer 0, the bits that they come from, and the network's ends.
-    whole = 24 * config.width * rows
-    live = 4 * met * gains * (6 * rows + 4) * final_depths + whole
+    live = 4 * met * networks * (6 * rows + 4) * final_depths + 24 * width * rows
+    if setting.carries_vectors:
+        live += 4 * width * networks * rows * (config.depth + 12)
     if config.weights == "dense":
-        live += 4 * config.width * (2 * config.width + config.inputs * gains * config.depth)
-    carried = 4 * config.depth * gains * (3 * rows**2 + 8 * rows)
-    kept = config.inputs if config.keep_inputs else 1
-    recorded = len(config.statistics) + (final_depths - 1) * len(set(REVERSE) & set(config.statistics))
-    result = 4 * gains * (1 + config.depth // config.record_every) * recorded * kept
+        live += 4 * width * (2 * width + signals * networks * config.depth)
+    carried = 4 * config.depth * networks * (3 * rows**2 + 8 * rows)
+    kept = signals if config.keep_inputs else 1
+    sizes = dict.fromkeys(OF_PAIRS, signals**2) | {"log_singular_values": config.directions * kept}
+    recorded = sum(sizes.get(name, kept) * (final_depths if name in OF_REVERSE else 1) for name in config.statistics)
+    result = 4 * networks * (1 + config.depth // config.record_every) * recorded
     need = devices * (live + carried) + result * (chunk + 2 * len(config.activations) * config.seeds)
     if need > config.memory * 2**30:
         raise ValueError(
@@ -292,30 +357,55 @@ def _check_memory(config: SweepConfig, gains: int, chunk: int, devices: int) -> 
 
 
 def _dataset(
-    config: SweepConfig,
-    phis: Sequence[Activation],
-    gains: np.ndarray,
-    gain_names: np.ndarray,
-    results: dict[str, np.ndarray],
+    config: SweepConfig, phis: Sequence[Activation], gains: np.ndarray, results: dict[str, np.ndarray]
 ) -> "xarray.Dataset":
-    """Label the results; squares of what float32 holds are taken in float64, where they cannot underflow."""
+    """The statistics with their axes; squares of what float32 holds are taken in float64, where none underflows."""
     import xarray  # not before the compiler has given its memory back
 
     for moment, rms in (("q", "rms_z"), ("second_moment", "rms_h")):
         if rms in results:
             results[moment] = results.pop(rms).astype(np.float64) ** 2
-    members = ("activation", "gain", "seed")
+    swept = {name: values for name, values in config.swept().items() if name != "width"}
+    grid = (len(phis), len(gains), *map(len, swept.values()), config.seeds)
+    members = ("activation", "gain", *swept, "seed")
     variables = {}
     for name in config.statistics:
-        x = results[name]
-        dims = members + (("depth",) if config.depths and name in REVERSE else ())
-        dims += tuple(dim for dim, axis in (("layer", len(dims)), ("input", len(dims) + 1)) if x.ndim > axis)
+        x = results[name].reshape(*grid, *results[name].shape[3:])
+        dims = members + _dims_of_network(config, name)
         variables[name] = (dims, x, {"long_name": LONG_NAMES[name]})
-    return xarray.Dataset(
-        variables,
-        coords={
+    return xarray.Dataset(variables, coords=swept)
+
+
+def _dims_of_network(config: SweepConfig, name: str) -> tuple[str, ...]:
+    """The axes that a statistic has within one network."""
+    if name.startswith("first_"):
+        return ()
+    dims = ("depth", "layer") if config.depths and name in OF_REVERSE else ("layer",)
+    if name in OF_PAIRS:
+        return (*dims, "input", "other_input")
+    if name == "log_singular_values":
+        dims += ("singular_value",)
+    per_input = config.keep_inputs and name not in OF_ALL_INPUTS
+    return (*dims, "input") if per_input else dims
+
+
+def _labelled(
+    config: SweepConfig, phis: Sequence[Activation], gains: np.ndarray, gain_names: np.ndarray, parts: list[Any]
+) -> "xarray.Dataset":
+    """The parts, a width each, as one dataset with its coordinates and attributes."""
+    import xarray
+
+    swept = config.swept()
+    dataset = parts[0]
+    if "width" in swept:
+        dataset = xarray.concat([part.expand_dims("width", axis=2) for part in parts], "width")
+        dataset = dataset.assign_coords(width=("width", list(swept["width"])))
+    about = {name: (name, list(values), {"long_name": SWEPT[name]}) for name, values in swept.items()}
+    return dataset.assign_coords(
+        {
             "activation": list(config.activation_names()),
             "gain": ("gain", gains, {"long_name": "gain σ_w: standard deviation of a weight times √fan_in"}),
+            **about,
             "seed": np.arange(config.seeds),
             "layer": ("layer", np.arange(0, config.depth + 1, config.record_every), {"long_name": "layer"}),
             **({"depth": ("depth", list(config.depths), {"long_name": "last layer"})} if config.depths else {}),
@@ -329,14 +419,13 @@ def _dataset(
                 gain_names,
                 {"long_name": "the activation's own gains by kind"},
             ),
-        },
-        attrs={
-            "config": config.to_json(),
-            "config_hash": config.hash(),
-            "jaxgain": jaxgain.__version__,
-            "jax": jax.__version__,
-            "jaxlib": jaxlib.version.__version__,
-        },
+        }
+    ).assign_attrs(
+        config=config.to_json(),
+        config_hash=config.hash(),
+        jaxgain=jaxgain.__version__,
+        jax=jax.__version__,
+        jaxlib=jaxlib.version.__version__,
     )
 
 

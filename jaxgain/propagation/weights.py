@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxgain.propagation.kernel import Ends
 from jaxgain.propagation.normals import standard_normal
-from jaxgain.propagation.rows import Rows, factor_array, mean, product, reciprocal, stack
+from jaxgain.propagation.rows import Rows, factor_array, mean, orthonormalized, product, reciprocal, stack
 
 # Random numbers of this many bytes are drawn at a time: in bulk they cost less than layer by layer.
 DRAWN_AT_ONCE = 2**22
@@ -54,37 +54,123 @@ def draw_noise(key: Array, layer: Array, *, inputs: int, tangents: int, width: i
     return Noise(forward, rows[-1] if reverse else [], column)
 
 
-def draw_matrix(key: Array, layer: Array, *, width: int) -> tuple[Array, Array]:
-    """Weights (width, width) and biases (width,) of one layer, all with variance 1, float32."""
-    (weights,) = _draw(key, layer, [0], rows=width, width=width)
-    ((biases,),) = _draw(key, layer, [3], rows=1, width=width)
-    return weights, biases
+class Matrices(NamedTuple):
+    """How weight matrices are drawn."""
+
+    distribution: str | Callable[..., Array] = "normal"
+    """A name of `DISTRIBUTIONS`, or an initializer (key, shape (fan_in, fan_out), dtype) with a scale of its own."""
+    sparsity: float = 0.0
+    """The probability of a weight to be zero, in `sparse`."""
+    tied: bool = False
+    """One matrix and one bias for all layers."""
+    draw_dtype: Any = jnp.float32
+    """The type that they are drawn in."""
+    dtype: Any = jnp.float32
+    """The type that they are used in."""
+
+
+UNIT_NORMAL = Matrices()
+
+
+def draw_matrix(key: Array, layer: Array, matrices: Matrices, *, fan_in: int, fan_out: int) -> tuple[Array, Array]:
+    """Weights (fan_out, fan_in), times √fan_in, and biases (fan_out,) of one layer, float32.
+
+    All have variance 1, but for the weights of an initializer, which have its own times fan_in.
+    """
+    layer = jnp.ones_like(layer) if matrices.tied else layer
+    distribution = matrices.distribution
+    if distribution == "normal" and matrices.draw_dtype == jnp.float32:
+        weights = draw_part(key, layer, 0, fan_out, fan_in)
+    else:
+        draw = distribution if callable(distribution) else DISTRIBUTIONS[distribution]
+        own = jax.random.fold_in(jax.random.wrap_key_data(key, impl="threefry2x32"), layer)
+        if callable(distribution):
+            weights = draw(own, (fan_in, fan_out), matrices.draw_dtype).T.astype(jnp.float32) * fan_in**0.5
+        else:
+            weights = draw(own, (fan_out, fan_in), matrices).astype(jnp.float32)
+    return weights, draw_part(key, layer, 3, 1, fan_out)[0]
+
+
+def _normal(key: Array, shape: tuple[int, int], matrices: Matrices) -> Array:
+    return jax.random.normal(key, shape, matrices.draw_dtype)
+
+
+def _uniform(key: Array, shape: tuple[int, int], matrices: Matrices) -> Array:
+    return jax.random.uniform(key, shape, matrices.draw_dtype, -(3**0.5), 3**0.5)
+
+
+def _truncated_normal(key: Array, shape: tuple[int, int], matrices: Matrices) -> Array:
+    """Cut at two standard deviations, then brought to variance 1."""
+    return jax.random.truncated_normal(key, -2, 2, shape, matrices.draw_dtype) / TRUNCATED_STD
+
+
+def _orthogonal(key: Array, shape: tuple[int, int], matrices: Matrices) -> Array:
+    """Haar; of unequal sides the rows or columns, whichever are fewer, are orthonormal up to a factor."""
+    fan_out, fan_in = shape
+    frame = jax.random.orthogonal(key, max(shape), m=min(shape), dtype=matrices.draw_dtype)
+    return (frame if fan_out >= fan_in else frame.T) * max(shape) ** 0.5
+
+
+def _sparse(key: Array, shape: tuple[int, int], matrices: Matrices) -> Array:
+    of_weights, of_places = jax.random.split(key)
+    there = jax.random.bernoulli(of_places, 1 - matrices.sparsity, shape)
+    return there * _normal(of_weights, shape, matrices) * (1 - matrices.sparsity) ** -0.5
+
+
+DISTRIBUTIONS: dict[str, Callable[..., Array]] = {
+    "normal": _normal,
+    "uniform": _uniform,
+    "truncated_normal": _truncated_normal,
+    "orthogonal": _orthogonal,
+    "sparse": _sparse,
+}
+
+# Standard deviation of a standard normal number between −2 and 2: √(1 − 4 φ(2)/(2 Φ(2) − 1)).
+TRUNCATED_STD = 0.8796256610342398
 
 
 def draw_ends(
     key: Array,
     inputs: int | Array,
     *,
-    width: int,
+    widths: tuple[int, int],
     scale: float,
-    cosine: float | None,
-    tangents: bool,
+    cosine: Array | float | None,
+    directions: int,
     cotangent: str | None,
 ) -> Ends:
-    """The vectors that enter a network of some width from either side, float32.
+    """The vectors that enter a network from either side, of its first and its last width, float32.
 
     `inputs` are given, or a number of random ones, of rms exactly `scale`: independent normal, or with a `cosine` in
-    [−1, 1] of exactly that much between the first and each other one. The directions of the tangents, one per input,
-    have an rms of 1. The `cotangent` is all ones (`sum`) or standard normal (`random`), or None for no way back.
+    [−1, 1] of exactly that much between the first and each other one. So many orthonormal `directions` per input, the
+    tangents, have an rms of 1. The `cotangent` is all ones (`sum`) or standard normal (`random`), or None for no way
+    back.
     """
     are_random = isinstance(inputs, (int, np.integer))
     count = int(inputs) if are_random else inputs.shape[0]
-    parts = [0] * are_random + [1] * tangents + [2] * (cotangent == "random")
-    drawn = dict(zip(parts, _draw(key, BEFORE_THE_FIRST, parts, rows=count, width=width), strict=True)) if parts else {}
+    first, last = widths
+    parts = [0] * are_random + [1] * (directions == 1) + [2] * (cotangent == "random" and first == last)
+    drawn = dict(zip(parts, _draw(key, BEFORE_THE_FIRST, parts, rows=count, width=first), strict=True)) if parts else {}
     rows = scale * _turned(_unit_rms(drawn[0]), cosine) if are_random else jnp.asarray(inputs, jnp.float32)
-    directions = _unit_rms(drawn[1]) if tangents else jnp.zeros((0, width))
-    ones = None if cotangent is None else jnp.ones((count, width))
-    return Ends(rows, directions, drawn.get(2, ones))
+    tangents = _unit_rms(drawn[1]) if directions == 1 else _orthonormal(key, count, directions, first)
+    if cotangent == "random" and first != last:
+        drawn[2] = draw_part(key, BEFORE_THE_FIRST, 2, count, last)
+    ones = None if cotangent is None else jnp.ones((count, last))
+    return Ends(rows, tangents, drawn.get(2, ones))
+
+
+def _orthonormal(key: Array, inputs: int, directions: int, width: int) -> Array:
+    """Directions of each input (directions × inputs, width), the first ones those of a single direction."""
+    if not directions:
+        return jnp.zeros((0, width))
+    drawn = draw_part(key, BEFORE_THE_FIRST, 1, directions * inputs, width).reshape(directions, inputs, width)
+    basis = jax.vmap(lambda rows: orthonormalized(rows, width)[0], in_axes=1, out_axes=1)(drawn)
+    return basis.reshape(-1, width)
+
+
+def draw_part(key: Array, layer: Array | int, part: int, rows: int, width: int) -> Array:
+    """One of the `PARTS_OF_LAYER`, (rows, width), standard normal."""
+    return _draw(key, layer, [part], rows=rows, width=width)[0]
 
 
 def _draw(key: Array, layer: Array | int, parts: list[int], *, rows: int, width: int) -> Array:
@@ -160,7 +246,7 @@ def _unit_rms(rows: Array) -> Array:
     return rows * reciprocal(jnp.sqrt(stack([mean(row * row) for row in rows])))[:, None]
 
 
-def _turned(rows: Array, cosine: float | None) -> Array:
+def _turned(rows: Array, cosine: Array | float | None) -> Array:
     """Rows of rms 1, all but the first turned to the given cosine from it, in the plane that they span with it."""
     if cosine is None or len(rows) == 1:
         return rows
@@ -168,7 +254,7 @@ def _turned(rows: Array, cosine: float | None) -> Array:
     return jnp.stack([first, *(_at_cosine(first, row, cosine) for row in others)])
 
 
-def _at_cosine(first: Array, row: Array, cosine: float) -> Array:
+def _at_cosine(first: Array, row: Array, cosine: Array | float) -> Array:
     pair = jnp.stack([first, row])
     beside = product(factor_array(pair).inverse, pair)[1]
     turned = cosine * first + ((1 - cosine) * (1 + cosine)) ** 0.5 * beside

@@ -40,7 +40,7 @@ def test_help_of_a_sweep_explains_every_setting_with_its_default(shell):
 REFUSED = [
     (("swep",), "unknown command 'swep'; did you mean 'sweep'?"),
     (("sweep", "--widht", "3"), "Unrecognized options: --widht, 3; did you mean --width?"),
-    (("sweep", "--width", "abc"), "--width: invalid literal for int()"),
+    (("sweep", "--width", "abc"), "width must be a whole number, got 'abc'"),
     (("sweep", "--width", "0"), "width must be at least 1, got 0"),
     (("sweep", "--gains", "1", "nan"), "gains must be finite and at least 0, got 'nan' at position 1"),
     (("sweep", "--gains", "-1"), "gains must be finite and at least 0, got '-1'"),

@@ -85,12 +85,35 @@ NOT_LEGAL = [
     ({"activations": ["tanh", "tanh"]}, ValueError, "activations must differ"),
     ({"weights": "dens"}, ValueError, "did you mean 'dense'"),
     ({"cotangent": "none"}, ValueError, "unknown cotangent 'none'"),
-    ({"distribution": "uniform"}, ValueError, "unknown distribution"),
-    ({"block": "residual"}, ValueError, "unknown block"),
+    ({"distribution": "unform"}, ValueError, "unknown distribution 'unform'; did you mean 'uniform'?"),
+    ({"distribution": "uniform"}, ValueError, "matrix_free weights are normal or orthogonal, got uniform; use weights"),
+    ({"tied": True}, ValueError, "tied = True needs the matrices themselves; use weights='dense'"),
+    ({"dtype": "bfloat16"}, ValueError, "dtype = 'bfloat16' needs the matrices themselves"),
+    ({"block": "residul"}, ValueError, "unknown block 'residul'; did you mean 'residual'?"),
+    ({"block": "batchnorm", "inputs": 1}, ValueError, "batchnorm needs at least 2 inputs"),
+    ({"branch": "three"}, ValueError, "unknown branch 'three'"),
+    ({"alpha": 0.5}, ValueError, "alpha multiplies the branch of a residual block, and block is 'plain'"),
+    ({"alpha": float("nan"), "block": "residual"}, ValueError, "alpha must be finite, got nan"),
+    ({"alpha": "1/M", "block": "residual"}, ValueError, "cannot read alpha '1/M'"),
+    ({"alpha": (1, 1.0), "block": "residual"}, ValueError, "alpha must differ, got 1.0 twice"),
+    ({"alpha": (), "block": "residual"}, ValueError, "alpha must not be empty"),
+    ({"width": (3, 4)}, ValueError, "width must be one number, or depth + 1 = 101 of them, input first, got 2"),
+    ({"width": (3, 4, 5), "depth": 2, "block": "residual"}, ValueError, "so all widths must be equal, got (3, 4, 5)"),
+    ({"width": ()}, ValueError, "width must not be empty"),
+    ({"width": "wide"}, ValueError, "width must be a whole number, got 'wide'"),
+    ({"widths": (10, 10)}, ValueError, "widths must differ"),
+    ({"widths": (10, 0)}, ValueError, "widths must be at least 1, got 0"),
+    ({"directions": 5, "width": 4}, ValueError, "directions must be at most the width, 4, got 5"),
+    ({"sparsity": 1.0}, ValueError, "sparsity must be at least 0 and below 1"),
+    ({"dropout": -0.1}, ValueError, "dropout must be at least 0 and below 1"),
+    ({"layer_gains": (1.0, 2.0)}, ValueError, "layer_gains must be one number per layer, 100, got 2"),
+    ({"first_gain": -1.0}, ValueError, "first_gain must be finite and at least 0"),
+    ({"sigma_b": "0:1"}, ValueError, "a range of sigma_b is start:stop:count"),
+    ({"sigma_b": "much"}, ValueError, "cannot read sigma_b 'much'"),
     ({"statistics": ["stdd"]}, ValueError, "did you mean 'std'"),
     ({"sigma_b": -0.1}, ValueError, "sigma_b must be finite and at least 0"),
     ({"sigma_b": float("nan")}, ValueError, "sigma_b must be finite"),
-    ({"sigma_b": "0.1"}, TypeError, "sigma_b must be a number"),
+    ({"sigma_b": [None]}, TypeError, "sigma_b must be a number"),
     ({"input_scale": 0.0}, ValueError, "input_scale must be finite and positive"),
     ({"input_correlation": 1.5}, ValueError, "between -1 and 1"),
     ({"input_correlation": 0.5, "inputs": 1}, ValueError, "set inputs=2"),
@@ -121,13 +144,67 @@ def test_the_json_holds_every_setting_and_the_same_settings_give_the_same_json()
     assert config.to_json() == SweepConfig(gains=[5 / 3, "forward"]).to_json()
 
 
+@pytest.mark.parametrize(
+    ("wrong", "error", "sentence"),
+    [
+        ("shape", ValueError, "must return float32 (1000, 1000), as it was asked for, got float32 (3,)"),
+        ("dtype", ValueError, "must return float32 (1000, 1000), as it was asked for, got int32 (1000, 1000)"),
+        ("call", TypeError, "an initializer is called as init(key, shape, dtype)"),
+    ],
+)
+def test_a_users_initializer_that_returns_something_else_is_refused(wrong, error, sentence):
+    initializers = {
+        "shape": lambda key, shape, dtype: jnp.ones(3, dtype),
+        "dtype": lambda key, shape, dtype: jnp.ones(shape, "int32"),
+        "call": lambda: 0,
+    }
+    with pytest.raises(error) as raised:
+        SweepConfig(distribution=initializers[wrong], weights="dense")
+    assert sentence in str(raised.value)
+
+
+def test_what_is_swept_beside_the_gain_rises_and_is_written_in_any_way():
+    config = SweepConfig(sigma_b="0:0.2:3", widths=(30, 10), block="residual", alpha=("1/sqrt(L)", "1/L", 1), depth=4)
+    assert config.swept() == {"width": (10, 30), "sigma_b": (0.0, 0.1, 0.2), "alpha": (0.25, 0.5, 1.0)}
+    assert SweepConfig(input_correlation=(0.9, 0.5)).swept() == {"input_correlation": (0.5, 0.9)}
+    assert SweepConfig(sigma_b="1/2").sigma_b == 0.5 and SweepConfig().swept() == {}
+
+
+def test_equal_widths_are_one_width():
+    assert SweepConfig(width=(7, 7, 7), depth=2).width == 7
+    assert SweepConfig(width=(7, 8, 7), depth=2).width == (7, 8, 7)
+
+
+def test_a_users_block_and_initializer_are_known_by_what_they_compute():
+    def block(factor):
+        return lambda linear, phi, h: factor * phi(linear(h))
+
+    hashes = [SweepConfig(block=block(factor)).hash() for factor in (1.0, 1.0, 2.0)]
+    assert hashes[0] == hashes[1] != hashes[2]
+    draws = [lambda key, shape, dtype, by=by: by * jnp.ones(shape, dtype) for by in (1.0, 1.0, 2.0)]
+    hashes = [SweepConfig(distribution=draw, weights="dense").hash() for draw in draws]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
 def test_final_depths_rise_and_end_with_the_whole_depth():
     assert SweepConfig(depths=["10:30:3", 7, "7"]).depths == (7, 10, 20, 30, 100)
     assert SweepConfig().depths == ()
 
 
 @pytest.mark.parametrize(
-    "change", [{"depths": [3]}, {"seed": 1}, {"gains": ["5/3"]}, {"record_every": 2}, {"sigma_b": 0.1}]
+    "change",
+    [
+        {"depths": [3]},
+        {"seed": 1},
+        {"gains": ["5/3"]},
+        {"record_every": 2},
+        {"sigma_b": 0.1},
+        {"widths": (10, 20)},
+        {"block": "prenorm"},
+        {"branch": "glu"},
+        {"distribution": "orthogonal"},
+        {"dropout": 0.1},
+    ],
 )
 def test_the_hash_changes_with_every_setting_that_changes_a_result(change):
     assert SweepConfig(**change).hash() != SweepConfig().hash()

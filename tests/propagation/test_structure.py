@@ -10,8 +10,8 @@ import pytest
 
 from jaxgain.activations import activation
 from jaxgain.propagation.config import SweepConfig
-from jaxgain.propagation.network import record_network, steepest_slope, value_and_slope
-from jaxgain.propagation.sweep import _settings, lower_program
+from jaxgain.propagation.network import Point, record_network, setting_of, steepest_slope, value_and_slope
+from jaxgain.propagation.sweep import lower_program
 
 WIDTH, DEPTH = 128, 40
 
@@ -34,11 +34,10 @@ def numbers_drawn(jaxpr, times=1):
 @pytest.mark.parametrize(("inputs", "sigma_b"), [(1, 0.0), (2, 0.1)])
 def test_noise_is_drawn_once_per_layer_and_seed_for_all_gains(gains, inputs, sigma_b):
     phi = activation("tanh")
-    settings = dict(_settings(SweepConfig(("tanh",), (1.0,), width=WIDTH, depth=DEPTH, inputs=inputs)))
-    del settings["bias"]
+    setting = setting_of(SweepConfig(("tanh",), (1.0,), width=WIDTH, depth=DEPTH, inputs=inputs))
     formulas = {"value_and_slope": partial(value_and_slope, phi), "steepest": steepest_slope(phi)}
-    network = partial(record_network, jax.random.key(0), sigma_b=sigma_b, **formulas, **settings)
-    program = jax.make_jaxpr(jax.vmap(lambda gain: network(sigma_w=gain)))(jnp.ones(gains))
+    network = lambda gain: record_network(jax.random.key(0), Point(gain, sigma_b), setting, **formulas)
+    program = jax.make_jaxpr(jax.vmap(network))(jnp.ones(gains))
     # Input, direction and cotangent; and in each layer and at the input what W makes of signal and tangent, and Wᵀ of
     # what comes back: three numbers per input and neuron, and for the bias one per input, of a pair.
     bias = 2 * inputs * (DEPTH + 1) * bool(sigma_b)
@@ -48,8 +47,9 @@ def test_noise_is_drawn_once_per_layer_and_seed_for_all_gains(gains, inputs, sig
 @pytest.mark.parametrize("inputs", [1, 2])
 def test_no_buffer_holds_gains_times_depth_times_width(inputs):
     gains = 11
-    settings = _settings(SweepConfig(("tanh",), (1.0,), width=WIDTH, depth=DEPTH, inputs=inputs))
-    program, _ = lower_program((activation("tanh"),), gains, 2, tuple(jax.local_devices()), settings)
+    setting = setting_of(SweepConfig(("tanh",), (1.0,), width=WIDTH, depth=DEPTH, inputs=inputs))
+    points = Point(sigma_w=(gains,), alpha=())
+    program, _ = lower_program((activation("tanh"),), points, 2, tuple(jax.local_devices()), setting)
     shapes = re.findall(r"\b[a-z]+\d*\[([\d,]+)\]", program.compile().as_text())
     sizes = {prod(map(int, shape.split(","))) for shape in shapes}
     assert inputs * gains * WIDTH in sizes or gains * WIDTH in sizes or gains * WIDTH // 4 in sizes
