@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jaxgain.propagation.summary import gains_to_show, missing_bias, summarize
+from jaxgain.propagation.summary import gains_to_show, in_rows, missing_bias, summarize
 
 COLUMNS = 100
 GAIN, EFOLD = 6, 6  # the widths of these columns
@@ -36,8 +36,10 @@ def console() -> Console:
 def sweep_tables(dataset: xarray.Dataset, *, all_gains: bool = False) -> Iterator[RenderableType]:
     """Yield a table per activation, a row per gain, and what its columns mean.
 
-    Rows are the activation's own named gains and the gains given as numbers; every gain with `all_gains`.
+    Rows are the activation's own named gains and the gains given as numbers; every gain with `all_gains`. What is
+    swept beside the gain has tables of its own.
     """
+    dataset = in_rows(dataset)
     summary = summarize(dataset)
     middle, last = summary.attrs["middle_layer"], summary.attrs["last_layer"]
     yield _sweep_columns(middle, last, header=True)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from jaxgain.propagation.summary import complete, gains_to_show, mean_and_error, missing_bias, summarize
+from jaxgain.propagation.summary import complete, gains_to_show, in_rows, mean_and_error, missing_bias, summarize
 
 DECADES = {"std": 3.0, "gradient": 8.0}  # where the maps' colours end, and the lines' panels at most
 MOST_LINES = 8
@@ -23,6 +23,11 @@ COLUMNS = {  # left and right edges, as fractions of the width
     "gradient": (0.48, 0.625),
     "std map": (0.662, 0.797),
     "gradient map": (0.812, 0.947),
+}
+FORMATS = {  # where a format ends, as powers of ten; those of float32 are beyond all panels
+    "float32": {},
+    "bfloat16": {"largest": 38.53, "smallest normal": -37.93},
+    "float16": {"largest": 4.82, "smallest normal": -4.21, "smallest": -7.22},
 }
 RECORDED = {"std": "std", "gradient": "log_grad_rms"}
 _LINES = LinearSegmentedColormap.from_list("lines", ["#440154", "#3b528b", "#21918c", "#4fb84a", "#d0a800"])
@@ -50,10 +55,16 @@ def draw_sweep(figure: Figure, dataset: xarray.Dataset) -> None:
         figure: e.g. `matplotlib.figure.Figure()`; no pyplot state is touched.
         dataset: of `jaxgain.sweep`; without `std` or `log_grad_rms` the panels of that one stay empty.
     """
+    dataset = in_rows(dataset)
+    settings = json.loads(dataset.attrs["config"])
+    ends = FORMATS[settings.get("dtype", "float32")]
     summary, powers = summarize(dataset), in_decades(dataset)
     shown = {name: _thin(gains_to_show(dataset, name)) for name in dataset["activation"].values}
     lines = {name: powers.sel(activation=name).sel(gain=list(gains)) for name, gains in shown.items()}
-    limits = {what: _limits([one[what].values for one in lines.values()], DECADES[what]) for what in DECADES}
+    limits = {
+        what: _limits([one[what].values for one in lines.values()], max([decades, *map(abs, ends.values())]))
+        for what, decades in DECADES.items()
+    }
     height = HEAD + ROW * len(shown) + FOOT
     figure.set_size_inches(WIDTH, height)
     panels = {column: _panels(figure, column, len(shown)) for column in COLUMNS}
@@ -64,6 +75,7 @@ def draw_sweep(figure: Figure, dataset: xarray.Dataset) -> None:
         draw_verdicts(at["list"], name, gains, summary.sel(activation=name).sel(gain=list(gains)), colours)
         for what, statistic in RECORDED.items():
             draw_lines(at[what], lines[name][what], lines[name][f"{what}_error"], colours, limits[what])
+            draw_ends(at[what], ends, label=row == 0)
             if statistic not in dataset:
                 at[what].text(0.5, 0.5, "not recorded", ha="center", transform=at[what].transAxes)
         of_all = powers.sel(activation=name)
@@ -77,8 +89,8 @@ def draw_sweep(figure: Figure, dataset: xarray.Dataset) -> None:
         for axis in axes[:-1]:
             axis.tick_params(labelbottom=False)
         axes[-1].set_xlabel("layer" if column != "list" else "", labelpad=2)
-    _head(figure, panels, json.loads(dataset.attrs["config"]))
-    _foot(figure, missing_bias(dataset))
+    _head(figure, panels, settings)
+    _foot(figure, missing_bias(dataset), settings.get("dtype", "float32"))
 
 
 def in_decades(dataset: xarray.Dataset) -> xarray.Dataset:
@@ -119,6 +131,16 @@ def draw_lines(
     axes.grid(color="0.9", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8, length=2)
+
+
+def draw_ends(axes: Axes, ends: dict[str, float], *, label: bool) -> None:
+    """Draw where a number format ends, powers of ten by name, as far as the axes reach."""
+    low, high = axes.get_ylim()
+    for name, power in ends.items():
+        if low <= power <= high:
+            axes.axhline(power, color=_LOST, linewidth=0.9, linestyle="--")
+            if label:
+                axes.text(0.98, power, name, transform=axes.get_yaxis_transform(), fontsize=7, ha="right", va="bottom")
 
 
 def draw_map(axes: Axes, powers: xarray.DataArray, decades: float) -> None:
@@ -249,12 +271,14 @@ def _head(figure: Figure, panels: dict[str, list[Axes]], settings: dict[str, Any
     height = figure.get_figheight()
     title = f"Does the signal, and does its gradient, survive {settings['depth']:,} layers?"
     seeds = f"{settings['seeds']} seeds" if settings["seeds"] > 1 else "1 seed"
-    size = f"width {settings['width']:,}, depth {settings['depth']:,}, {seeds}"
+    size = f"width {_listed(settings['widths'] or settings['width'])}, depth {settings['depth']:,}, {seeds}"
     about = (
         f"Random networks, {size}; bands: standard errors over seeds; "
-        f"cotangent at the output: {settings['cotangent']}; bias std: {settings['sigma_b']:g}; "
+        f"cotangent at the output: {settings['cotangent']}; bias std: {_listed(settings['sigma_b'])}; "
         f"input rms: {settings['input_scale']:g}"
     )
+    if special := _special(settings):
+        figure.text(0.02, 1 - 0.85 / height, special, fontsize=10, va="center", color=_PALE)
     figure.text(0.02, 1 - 0.32 / height, title, fontsize=17, fontweight="bold", va="center")
     figure.text(0.02, 1 - 0.62 / height, about, fontsize=10, va="center", color=_PALE)
     for column, (what, how) in _TITLES.items():
@@ -265,7 +289,31 @@ def _head(figure: Figure, panels: dict[str, list[Axes]], settings: dict[str, Any
         panels["list"][0].text(x, 1.13, cell, fontsize=9, color=_PALE, transform=panels["list"][0].transAxes)
 
 
-def _foot(figure: Figure, missing: dict[str, float]) -> None:
+def _special(settings: dict[str, Any]) -> str:
+    """What of the settings makes these other networks than plain Gaussian ones, in words."""
+    usual = {"block": "plain", "branch": "one_layer", "distribution": "normal", "mode": "fan_in", "dtype": "float32"}
+    usual |= {"draw_dtype": "float32", "tied": False, "dropout": 0.0, "first_gain": None, "readout_gain": None}
+    usual |= {"layer_gains": [], "input_correlation": None}
+    kept = {name: settings[name] for name, value in usual.items() if settings.get(name, value) != value}
+    normed = settings.get("block") in ("prenorm", "postnorm")
+    kept |= {"norm": settings["norm"]} if normed else {}
+    kept |= {"alpha": settings["alpha"]} if normed or settings.get("block") == "residual" else {}
+    return "; ".join(f"{name.replace('_', ' ')}: {_listed(value)}" for name, value in kept.items())
+
+
+def _listed(value: Any) -> str:
+    """Numbers in a few digits, and no more than four of them.
+
+    >>> _listed(1000), _listed([0.0, 0.1]), _listed([1, 2, 3, 4, 5])
+    ('1,000', '0, 0.1', '1, 2 … 5')
+    """
+    if isinstance(value, list):
+        words = [_listed(each) for each in value]
+        return ", ".join(words) if len(words) <= 4 else f"{words[0]}, {words[1]} … {words[-1]}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _foot(figure: Figure, missing: dict[str, float], dtype: str) -> None:
     """Colour bars below the columns they explain, and what the words of the list mean."""
     height = figure.get_figheight()
     for column, name in (("std map", "std"), ("gradient map", "gradient")):
@@ -277,12 +325,14 @@ def _foot(figure: Figure, missing: dict[str, float]) -> None:
         bar.ax.xaxis.set_major_formatter(FuncFormatter(_power))
         bar.ax.tick_params(labelsize=8, length=2)
         bar.set_label("vanishes   |   explodes", fontsize=9)
-    lost = [Patch(color=_LOST, label="no finite value in float32")]
+    lost = [Patch(color=_LOST, label=f"no finite value in {dtype}")]
     figure.legend(handles=lost, loc="lower center", bbox_to_anchor=(0.552, 0.3 / height), fontsize=9, frameon=False)
     words = (
         "survives: within a factor 10 over the depth   vanishes, explodes: beyond it\n"
         "saturates: most neurons where phi is flat   merges: all inputs give one output"
     )
+    if FORMATS[dtype]:
+        words += f"\ndashed: where {dtype} ends"
     if missing:
         needed = ", ".join(f"{activation} {sigma_b:.3f}" for activation, sigma_b in missing.items())
         words += f"\n*critical only with its bias std, absent here: {needed}"

@@ -242,6 +242,8 @@ class SweepConfig:
                 f"block {self.block!r} adds a layer's input to its output, so all widths must be equal, got {width}; "
                 "use one width, or block='plain'"
             )
+        if isinstance(width, tuple) and self.depths:
+            raise ValueError("depths need one width, as a cotangent of one width starts from each; leave depths out")
         if self.block == "batchnorm" and self.inputs < 2:
             raise ValueError(f"batchnorm needs at least 2 inputs to normalize over, got inputs={self.inputs}")
         if self.directions > self.smallest_width():

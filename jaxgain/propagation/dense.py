@@ -61,7 +61,8 @@ def propagate_dense(
 
     def reverse(carry, xs):
         layer, (z, log_rms, rows), (weights, _) = xs
-        _, slope = value_and_slope(z)
+        h, slope = value_and_slope(z)
+        slope = jnp.where(jnp.isnan(h), h, slope)  # of what is no number it may be one, and means nothing
 
         def step(carry, last):
             del last

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jaxgain.propagation.rows import UNROLLED, orthonormal, product, reciprocal, sizes_of
+from jaxgain.propagation.rows import orthonormal, product, reciprocal, unit_rows
 from jaxgain.propagation.weights import Matrices, draw_matrix, draw_part
 
 
@@ -67,7 +67,7 @@ def _draw_gaussian(key: Array, layer: Array, sizes: Sizes, *, reverse: bool) -> 
 def _meet_gaussian(drawn: Noise, rows: Array, sizes: Sizes, scale: Array, sigma_b: Array | None) -> tuple[Array, Array]:
     r"""With $A = [X\,\mathrm{scale}/\sqrt n,\ \sigma_b] = R Q$ the images are R E; seen is Q, of rms 1 per row."""
     width = sizes.fan_in
-    units, lengths = _unit_rows(rows)
+    units, lengths = unit_rows(rows)
     lengths = scale * lengths
     if sigma_b is not None:
         biases = jnp.where(jnp.arange(len(rows)) < sizes.signals, sigma_b, 0)
@@ -84,7 +84,7 @@ def _meet_gaussian(drawn: Noise, rows: Array, sizes: Sizes, scale: Array, sigma_
 def _send_back_gaussian(drawn: Noise, seen: Array, cotangents: Array, sizes: Sizes, scale: Array) -> Array:
     r"""$D \hat W^\top = (D E^\top) Q + F (I - Q^\top Q)$ with $F = R_D e$, $D = R_D Q_D$."""
     width, columns = sizes.fan_in, seen.shape[1]
-    units, lengths = _unit_rows(cotangents)
+    units, lengths = unit_rows(cotangents)
     _, lower = orthonormal(units, careful=len(units))
     fresh = drawn.reverse
     if columns > width:
@@ -108,7 +108,7 @@ def _meet_orthogonal(
 ) -> tuple[Array, tuple[Array, Array]]:
     """Orthonormal directions go to random orthonormal ones; seen are both, zero where a row had none of its own."""
     side = max(sizes.fan_in, sizes.fan_out)
-    units, lengths = _unit_rows(_padded(rows, side))
+    units, lengths = unit_rows(_padded(rows, side))
     entered, lower = orthonormal(units, careful=len(units))
     left, _ = orthonormal(drawn.forward * _is_live(lower)[:, None], careful=len(units))
     stretched = scale * (side / sizes.fan_in) ** 0.5 * lengths
@@ -124,7 +124,7 @@ def _send_back_orthogonal(
     """Inside the frame that is known cotangents go back through it, their rest to a random frame outside of it."""
     (entered, left), side = seen, max(sizes.fan_in, sizes.fan_out)
     known, count = len(entered), len(entered) + len(cotangents)
-    units, lengths = _unit_rows(_padded(cotangents, side))
+    units, lengths = unit_rows(_padded(cotangents, side))
     _, lower = orthonormal(jnp.concatenate([left, units]), careful=count)
     inside, outside = lower[known:, :known], lower[known:, known:]
     basis, _ = orthonormal(jnp.concatenate([entered, drawn.reverse * _is_live(outside)[:, None]]), careful=count)
@@ -195,10 +195,3 @@ def _draw_reverse(key: Array, layer: Array, sizes: Sizes, width: int, reverse: b
 
 def _padded(rows: Array, width: int) -> Array:
     return jnp.pad(rows, [(0, 0), (0, width - rows.shape[1])])
-
-
-def _unit_rows(rows: Array) -> tuple[Array, Array]:
-    """Rows divided by their magnitudes, and those."""
-    few = len(rows) <= UNROLLED
-    sizes = sizes_of(list(rows), whole_range=len(rows)) if few else jnp.max(jnp.abs(rows), axis=1)
-    return rows * reciprocal(sizes)[:, None], sizes

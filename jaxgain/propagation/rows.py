@@ -162,6 +162,13 @@ def unit_size(rows: Rows) -> tuple[Rows, Array]:
     return scaled(rows, reciprocal(sizes)), sizes
 
 
+def unit_rows(rows: Array) -> tuple[Array, Array]:
+    """`unit_size` of rows (K, n) in one array."""
+    few = len(rows) <= UNROLLED
+    sizes = sizes_of(list(rows), whole_range=len(rows)) if few else jnp.max(jnp.abs(rows), axis=1)
+    return rows * reciprocal(sizes)[:, None], sizes
+
+
 def stack(scalars: list[Array]) -> Array:
     """Scalars as a vector, also when there are none."""
     return jnp.stack(scalars) if scalars else jnp.zeros(0, jnp.float32)

@@ -16,11 +16,14 @@ The criteria of the verdict, over the depth that was run:
 The middle layer is at a tenth of the depth: the verdict is about the depth and not about the first layers.
 """
 
+import itertools
 import json
 import math
 
 import numpy as np
 import xarray
+
+from jaxgain.propagation.config import SWEPT
 
 FACTOR = 10.0
 FIT = (0.1, 0.9)
@@ -165,16 +168,42 @@ def missing_bias(dataset: xarray.Dataset) -> dict[str, float]:
     """
     if "critical_sigma_b" not in dataset.coords:
         return {}
-    given = json.loads(dataset.attrs["config"])["sigma_b"]
+    common = json.loads(dataset.attrs["config"])["sigma_b"]
+    given = dataset["own_sigma_b"].values if "own_sigma_b" in dataset.coords else [common] * dataset.sizes["activation"]
     named = ["critical" in ", ".join(names) for names in dataset["gain_name"].values.tolist()]
-    needed = zip(dataset["activation"].values, dataset["critical_sigma_b"].values, named, strict=True)
-    return {str(name): float(sigma_b) for name, sigma_b, is_named in needed if is_named and abs(sigma_b - given) > 1e-3}
+    rows = zip(dataset["activation"].values, dataset["critical_sigma_b"].values, given, named, strict=True)
+    return {str(name): float(needed) for name, needed, has, is_named in rows if is_named and abs(needed - has) > 1e-3}
+
+
+def in_rows(dataset: xarray.Dataset) -> xarray.Dataset:
+    """Return the dataset with what is swept beside the gain unfolded along `activation`, a label for each.
+
+    >>> std = xarray.DataArray([[0.1, 0.2]], {"activation": ["tanh"], "sigma_b": [0.0, 0.5]}, name="std")
+    >>> in_rows(std.to_dataset())["activation"].values.tolist()
+    ['tanh, sigma_b 0', 'tanh, sigma_b 0.5']
+    """
+    swept = [name for name in SWEPT if name in dataset.dims]
+    if not swept:
+        return dataset
+    rows = []
+    for activation in dataset["activation"].values:
+        for values in itertools.product(*(dataset[name].values for name in swept)):
+            at = dict(zip(swept, values, strict=True))
+            label = ", ".join([str(activation), *(f"{_SHORT.get(name, name)} {x:.4g}" for name, x in at.items())])
+            one = dataset.sel(activation=[activation]).sel(at).drop_vars(swept).assign_coords(activation=[label])
+            own = {"own_sigma_b": ("activation", [at["sigma_b"]])} if "sigma_b" in at else {}
+            rows.append(one.assign_coords(own))
+    return xarray.concat(rows, "activation", data_vars="all", coords="minimal", join="exact", combine_attrs="override")
+
+
+_SHORT = {"input_correlation": "input corr."}
 
 
 def complete(dataset: xarray.Dataset) -> xarray.Dataset:
     """Return the dataset of the whole depth without an input axis, with NaN (or -1) for what was not recorded."""
     if "depth" in dataset.dims:
         dataset = dataset.isel(depth=-1, drop=True)
+    dataset = dataset.drop_dims([name for name in ("other_input", "singular_value") if name in dataset.dims])
     if "input" in dataset.dims:
         dataset = dataset.mean("input")
     shape = xarray.zeros_like(dataset["std" if "std" in dataset else "log_grad_rms"], dtype=float)

@@ -373,7 +373,7 @@ def _dataset(
         x = results[name].reshape(*grid, *results[name].shape[3:])
         dims = members + _dims_of_network(config, name)
         variables[name] = (dims, x, {"long_name": LONG_NAMES[name]})
-    return xarray.Dataset(variables, coords=swept)
+    return xarray.Dataset(variables)
 
 
 def _dims_of_network(config: SweepConfig, name: str) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from jax.custom_batching import custom_vmap
 from jaxgain.propagation.blocks import Block
 from jaxgain.propagation.kernel import Ends, Network, arriving, at_each, turn_back
 from jaxgain.propagation.maps import RandomMap, Sizes
-from jaxgain.propagation.rows import factor, mean, norm, reciprocal, stack, unit_size
+from jaxgain.propagation.rows import UNROLLED, factor, mean, norm, reciprocal, stack, unit_rows, unit_size
 from jaxgain.propagation.settings import OF_SPECTRUM
 from jaxgain.propagation.statistics import (
     Record,
@@ -101,7 +101,9 @@ def propagate_vectors(
     records, saved = [], []
     for start, stop in stretches:
         layer = Layer(key, network, layers, count, len(tangents), widths[start - 1], widths[start])
-        forward = partial(_forward, layer, steepest=network.steepest, observe=observe, keep=reverse)
+        # Whole blocks of layers may run past the end of a stretch, where the next one needs what was there.
+        ends_at = stop if stop < depth else None
+        forward = partial(_forward, layer, steepest=network.steepest, observe=observe, keep=reverse, ends_at=ends_at)
         state, (record, entering) = _scan(layer, forward, state, start, stop, reverse=False)
         records.append(record)
         saved.append(entering)
@@ -113,7 +115,7 @@ def propagate_vectors(
     gradients = []
     for (start, stop), entering in reversed(list(zip(stretches, saved, strict=True))):
         layer = Layer(key, network, layers, count, len(tangents), widths[start - 1], widths[start])
-        backward = partial(_backward, layer, depth=depth, depths=depths, observe=observe)
+        backward = partial(_backward, layer, depth=stop, depths=depths, observe=observe)
         returning, record = _scan(layer, backward, returning, start, stop, reverse=True, saved=entering)
         gradients.insert(0, record)
     joined |= jax.tree.map(lambda *parts: jnp.concatenate(parts), *gradients)
@@ -142,6 +144,10 @@ def _scan(
 ) -> tuple[Any, Any]:
     """Scan `step(carry, (layer, saved, drawn))` over layers start … stop."""
     draw = partial(layer.draw, reverse=reverse)
+    if start == stop:  # perhaps to another width, which no loop can carry
+        index = jnp.asarray(start, jnp.int32)
+        carry, out = step(carry, (index, jax.tree.map(lambda x: x[0], saved), draw(index)))
+        return carry, jax.tree.map(lambda x: x[None], out)
     return scan_layers(
         lambda carry, xs: step(carry, (xs[0] + (start - 1), *xs[1:])),
         carry,
@@ -166,6 +172,11 @@ class Layer:
         self.key, self.network, self.layers = key, network, layers
         self.inputs, self.tangents, self.widths = inputs, directions * inputs, (fan_in, fan_out)
         self.calls = self._calls()
+
+    @property
+    def keeps_width(self) -> bool:
+        """Whether what leaves has the width of what enters."""
+        return self.widths[0] == self.widths[1]
 
     def _calls(self) -> list[Call]:
         calls: list[Call] = []
@@ -257,21 +268,32 @@ def _phi(value_and_slope: Callable[[Array], tuple[Array, Array]], z: Array) -> A
 @_phi.defjvp
 def _phi_jvp(value_and_slope: Callable, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     value, slope = value_and_slope(*primals)
-    return value, slope * tangents[0]
+    # The slope of what is no number may be one, and means nothing.
+    return value, jnp.where(jnp.isnan(value), value, slope * tangents[0])
 
 
 # Forward
 
 
 def _forward(
-    layer: Layer, state: State, xs: Any, *, steepest: Array | float, observe: Sequence[str], keep: bool
+    layer: Layer,
+    state: State,
+    xs: Any,
+    *,
+    steepest: Array | float,
+    observe: Sequence[str],
+    keep: bool,
+    ends_at: int | None,
 ) -> tuple[State, tuple[Record, State | None]]:
     index, _, drawn = xs
     (out, preactivations, _), tangents = _with_tangents(layer, index, drawn, state)
     record = _observe_z(layer, preactivations, steepest, observe) | _observe_h(out, observe)
     moved, log_size = _renormalized(tangents[0], layer.layers.mixes_inputs)
     after = State(out, moved, state.log_jacobian + log_size)
-    return after, (record | _observe_tangents(after, observe), state if keep else None)
+    record |= _observe_tangents(after, observe)
+    if ends_at is not None and layer.keeps_width:
+        after = jax.tree.map(partial(jnp.where, index > ends_at), state, after)
+    return after, (record, state if keep else None)
 
 
 def _with_tangents(layer: Layer, index: Array, drawn: Any, state: State) -> tuple[Any, Any]:
@@ -327,15 +349,20 @@ def _renormalized(rows: Array, together: bool) -> tuple[Array, Array]:
     """Rows (…, B, n) of rms 1, and the logarithm of what they were divided by (…, B); one number where rows mix."""
     if not rows.size:
         return rows, jnp.zeros(rows.shape[:-1])
-    units, sizes = unit_size(list(rows.astype(jnp.float32).reshape(-1, rows.shape[-1])))
-    lengths = stack([mean(row * row) for row in units]) ** 0.5
+    units, sizes = unit_rows(rows.astype(jnp.float32).reshape(-1, rows.shape[-1]))
+    lengths = jnp.sqrt(_mean_squares(units))
     log_sizes = (jnp.log(sizes) + jnp.log(lengths)).reshape(rows.shape[:-1])
     if together:
         log_sizes = jnp.broadcast_to(jnp.max(log_sizes, axis=-1, keepdims=True), log_sizes.shape)
         scale = jnp.exp(jnp.where(jnp.isneginf(log_sizes), 0, -log_sizes))
         return (rows * scale[..., None]).astype(rows.dtype), log_sizes
-    unit = jnp.stack(units) * reciprocal(lengths)[:, None]
+    unit = units * reciprocal(lengths)[:, None]
     return unit.reshape(rows.shape).astype(rows.dtype), log_sizes
+
+
+def _mean_squares(rows: Array) -> Array:
+    """(K, n) -> (K,)."""
+    return stack([mean(row * row) for row in rows]) if len(rows) <= UNROLLED else jnp.mean(rows * rows, axis=1)
 
 
 # Back
@@ -367,6 +394,8 @@ def _backward(
         unit, log_size = _renormalized(gradient, layer.layers.mixes_inputs)
         return Returning(unit, returning.log_scale + log_size), record
 
+    if not layer.keeps_width:
+        return step(returning, index == depth)
     return turn_back(step, returning, index, depth, depths)
 
 

@@ -101,6 +101,7 @@ NOT_LEGAL = [
     ({"width": (3, 4, 5), "depth": 2, "block": "residual"}, ValueError, "so all widths must be equal, got (3, 4, 5)"),
     ({"width": ()}, ValueError, "width must not be empty"),
     ({"width": "wide"}, ValueError, "width must be a whole number, got 'wide'"),
+    ({"width": (3, 4, 5), "depth": 2, "depths": (1,)}, ValueError, "depths need one width"),
     ({"widths": (10, 10)}, ValueError, "widths must differ"),
     ({"widths": (10, 0)}, ValueError, "widths must be at least 1, got 0"),
     ({"directions": 5, "width": 4}, ValueError, "directions must be at most the width, 4, got 5"),

@@ -22,18 +22,9 @@ FALSE_ALARM = 1e-3
 ROUNDING = 2 / np.pi * DEPTH * 5 * 2.0**-24
 
 
-def observe(key, weights, phi, sigma_w, sigma_b, width, inputs, cotangent):
+def observe(key, phi, sigma_w, sigma_b, **setting):
     """A few numbers per network: each pass at both ends, and sums that see the passes' dependence on each other."""
-    network = propagate(
-        key,
-        phi,
-        Init(sigma_w, sigma_b),
-        width=width,
-        depth=DEPTH,
-        inputs=inputs,
-        weights=weights,
-        cotangent=cotangent,
-    )
+    network = propagate(key, phi, Init(sigma_w, sigma_b), depth=DEPTH, **setting)
     last = {
         "std": network.std[-1],
         "mean": network.mean[-1],
@@ -51,7 +42,7 @@ def observe(key, weights, phi, sigma_w, sigma_b, width, inputs, cotangent):
         "saturated": network.saturated[-1],
         "dead": network.dead[1],
     }
-    if inputs > 1:
+    if setting["inputs"] > 1:
         last |= {
             "correlation": network.correlation[-1],
             "correlation of h": network.correlation_h[-1],
@@ -87,6 +78,63 @@ def assert_same(ours, real):
     assert p_values[name] * len(p_values) > FALSE_ALARM, (
         f"{name}: p = {p_values[name]:.2g}, mean {ours[name].mean():.5g} against {real[name].mean():.5g}"
     )
+
+
+def gated(linear, phi, h):
+    """A block of one's own: maps to another width and back, a norm of the sum, and one map used by all inputs."""
+    inside = phi(linear(h, features=5)) * linear(h, features=5, sigma_b=0.2)
+    return h + linear(inside, sigma_w=0.7) / (1 + jnp.mean(h * h, axis=1, keepdims=True))
+
+
+BLOCKS = {
+    "one-layer branch": dict(block="residual", alpha=0.5),
+    "two-layer branch": dict(block="residual", branch="two_layer"),
+    "gated": dict(branch="glu"),
+    "gated, with a map after it": dict(block="residual", branch="glu_ffn"),
+    "prenorm": dict(block="prenorm"),
+    "prenorm, two layers": dict(block="prenorm", branch="two_layer", norm="rmsnorm"),
+    "postnorm": dict(block="postnorm", branch="two_layer", norm="rmsnorm"),
+    "postnorm, one layer": dict(block="postnorm"),
+    "batchnorm": dict(block="batchnorm"),
+    "dropout": dict(dropout=0.2),
+    "a block of one's own": dict(block=gated),
+    "plain": dict(),
+    "plain, layers of their own": dict(first_gain=0.5, readout_gain=2.0, layer_gains=(1, 2, 1, 0.5, 1, 1)),
+    "funnel": dict(width=(12, 16, 16, 9, 9, 12, 5), mode="fan_avg"),
+}
+AT_ONCE = [("prenorm, two layers", "normal"), ("a block of one's own", "orthogonal"), ("funnel", "orthogonal")]
+
+
+def assert_same_law_of_block(block, distribution, **setting):
+    inputs = 3 if block == "batchnorm" else 2
+    common = dict(width=12, inputs=inputs, cotangent="random", distribution=distribution) | BLOCKS[block] | setting
+    assert_same_law(8000, phi="tanh", sigma_w=1.4, sigma_b=0.3, **common)
+
+
+@pytest.mark.parametrize(("block", "distribution"), AT_ONCE)
+def test_law_of_a_block_without_matrices_is_that_of_its_matrices(block, distribution):
+    assert_same_law_of_block(block, distribution)
+
+
+EVERY_BLOCK = [
+    (block, distribution)
+    for block, distribution in itertools.product(BLOCKS, ["normal", "orthogonal"])
+    if (block, distribution) not in [*AT_ONCE, ("plain", "normal")]
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("block", "distribution"), EVERY_BLOCK)
+def test_law_of_every_block_without_matrices_is_that_of_its_matrices(block, distribution):
+    assert_same_law_of_block(block, distribution)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_law_of_orthogonal_weights_holds_where_rows_fill_the_width(width, inputs):
+    setting = dict(width=width, inputs=inputs, cotangent="random", distribution="orthogonal")
+    assert_same_law(20000, phi="gelu", sigma_w=1.4, sigma_b=0.3, **setting)
 
 
 @pytest.mark.parametrize(
