@@ -84,8 +84,8 @@ class Point(NamedTuple):
     sigma_b: Any = None
     """None, or a number 0, costs nothing."""
     alpha: Any = 1.0
-    input_correlation: Any = None
-    """None draws the inputs independently."""
+    input_distance: Any = None
+    """1 minus the cosine of input 1 with each other input; None draws them independently."""
 
 
 def propagate(
@@ -163,7 +163,8 @@ def propagate(
     if several := config.swept():
         raise ValueError(f"{min(several)} must be one number for one network; to sweep it use SweepConfig or jax.vmap")
     phi = activation(phi)
-    point = Point(init.sigma_w, init.sigma_b, alpha if traced else config.alpha, config.input_correlation)
+    distance = None if config.input_correlation is None else 1 - config.input_correlation
+    point = Point(init.sigma_w, init.sigma_b, alpha if traced else config.alpha, distance)
     record = record_network(
         key,
         point,
@@ -203,7 +204,7 @@ def record_network(
         setting.inputs if inputs is None else inputs,
         widths=(setting.widths[0], setting.widths[-1]),
         scale=setting.input_scale,
-        cosine=point.input_correlation,
+        distance=point.input_distance,
         directions=setting.directions * bool(asked & set(OF_TANGENTS)),
         cotangent=setting.cotangent if asked & set(OF_REVERSE) else None,
     )

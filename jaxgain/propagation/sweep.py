@@ -154,11 +154,14 @@ def points_of(config: SweepConfig, gains: np.ndarray) -> Point:
     """
     swept = {name: values for name, values in config.swept().items() if name != "width"}
     grid = np.meshgrid(gains, *swept.values(), indexing="ij")
-    numbers = {name: getattr(config, name) for name in SWEPT if name != "width"}
-    numbers |= {name: values.ravel() for name, values in zip(swept, grid[1:], strict=True)}
-    numbers |= {"sigma_b": None} if not np.any(numbers["sigma_b"]) and "sigma_b" not in swept else {}
-    typed = {name: None if x is None else np.asarray(x, np.float32) for name, x in numbers.items()}
-    return Point(sigma_w=grid[0].ravel().astype(np.float32), **typed)
+    at = {name: values.ravel() for name, values in zip(swept, grid[1:], strict=True)}
+    sigma_b, alpha, cosine = (at.get(name, getattr(config, name)) for name in ("sigma_b", "alpha", "input_correlation"))
+    return Point(
+        sigma_w=grid[0].ravel().astype(np.float32),
+        sigma_b=np.asarray(sigma_b, np.float32) if np.any(sigma_b) else None,
+        alpha=np.asarray(alpha, np.float32),
+        input_distance=None if cosine is None else np.asarray(1 - np.asarray(cosine), np.float32),
+    )
 
 
 def _run_chunks(

@@ -484,7 +484,8 @@ def _observe_angles(lower: Array, observe: Sequence[str]) -> Record:
         record["correlations"] = jnp.sum(directions[:, None] * directions[None], axis=-1)
     if "log_one_minus_correlations" in observe:
         apart = directions[:, None] - directions[None]
-        record["log_one_minus_correlations"] = jnp.log(0.5 * jnp.sum(apart * apart, axis=-1))
+        same = np.eye(len(lower), dtype=bool)
+        record["log_one_minus_correlations"] = jnp.log(jnp.where(same, 0, 0.5 * jnp.sum(apart * apart, axis=-1)))
     return record
 
 

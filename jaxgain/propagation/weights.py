@@ -135,23 +135,23 @@ def draw_ends(
     *,
     widths: tuple[int, int],
     scale: float,
-    cosine: Array | float | None,
+    distance: Array | float | None,
     directions: int,
     cotangent: str | None,
 ) -> Ends:
     """The vectors that enter a network from either side, of its first and its last width, float32.
 
-    `inputs` are given, or a number of random ones, of rms exactly `scale`: independent normal, or with a `cosine` in
-    [−1, 1] of exactly that much between the first and each other one. So many orthonormal `directions` per input, the
-    tangents, have an rms of 1. The `cotangent` is all ones (`sum`) or standard normal (`random`), or None for no way
-    back.
+    `inputs` are given, or a number of random ones, of rms exactly `scale`: independent normal, or at a `distance` in
+    [0, 2], which is 1 minus the cosine between the first and each other one, exactly. So many orthonormal `directions`
+    per input, the tangents, have an rms of 1. The `cotangent` is all ones (`sum`) or standard normal (`random`), or
+    None for no way back.
     """
     are_random = isinstance(inputs, (int, np.integer))
     count = int(inputs) if are_random else inputs.shape[0]
     first, last = widths
     parts = [0] * are_random + [1] * (directions == 1) + [2] * (cotangent == "random" and first == last)
     drawn = dict(zip(parts, _draw(key, BEFORE_THE_FIRST, parts, rows=count, width=first), strict=True)) if parts else {}
-    rows = scale * _turned(_unit_rms(drawn[0]), cosine) if are_random else jnp.asarray(inputs, jnp.float32)
+    rows = scale * _turned(_unit_rms(drawn[0]), distance) if are_random else jnp.asarray(inputs, jnp.float32)
     tangents = _unit_rms(drawn[1]) if directions == 1 else _orthonormal(key, count, directions, first)
     if cotangent == "random" and first != last:
         drawn[2] = draw_part(key, BEFORE_THE_FIRST, 2, count, last)
@@ -246,16 +246,16 @@ def _unit_rms(rows: Array) -> Array:
     return rows * reciprocal(jnp.sqrt(stack([mean(row * row) for row in rows])))[:, None]
 
 
-def _turned(rows: Array, cosine: Array | float | None) -> Array:
-    """Rows of rms 1, all but the first turned to the given cosine from it, in the plane that they span with it."""
-    if cosine is None or len(rows) == 1:
+def _turned(rows: Array, distance: Array | float | None) -> Array:
+    """Rows of rms 1, all but the first turned to a cosine of 1 − `distance` from it, in the plane that they span."""
+    if distance is None or len(rows) == 1:
         return rows
     first, *others = rows
-    return jnp.stack([first, *(_at_cosine(first, row, cosine) for row in others)])
+    return jnp.stack([first, *(_at_distance(first, row, distance) for row in others)])
 
 
-def _at_cosine(first: Array, row: Array, cosine: Array | float) -> Array:
+def _at_distance(first: Array, row: Array, distance: Array | float) -> Array:
     pair = jnp.stack([first, row])
     beside = product(factor_array(pair).inverse, pair)[1]
-    turned = cosine * first + ((1 - cosine) * (1 + cosine)) ** 0.5 * beside
+    turned = (1 - distance) * first + (distance * (2 - distance)) ** 0.5 * beside
     return turned * reciprocal(jnp.sqrt(mean(turned * turned)))

@@ -39,7 +39,7 @@ class RealNetwork:
 
     def __init__(self, key, phi, init, width, inputs, cotangent):
         words = jax.random.bits(key, (2,))
-        options = {"scale": 1.0, "cosine": None, "directions": 1, "cotangent": cotangent}
+        options = {"scale": 1.0, "distance": None, "directions": 1, "cotangent": cotangent}
         ends = draw_ends(words, inputs, widths=(width, width), **options)
         self.phi, self.width = phi, width
         self.x, self.u, self.cotangent = map(as_double, ends)

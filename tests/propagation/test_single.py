@@ -24,7 +24,7 @@ KEY = jax.random.bits(jax.random.key(5), (2,))
 def records(kernel, phi, gains, sigma_b, *, scale=1.0, tangents=1, reverse=True, width=WIDTH, **setting):
     """Layers 0 … DEPTH of every statistic (gain, layer), from a kernel of plain networks."""
     sides = {"directions": tangents, "cotangent": "random" if reverse else None}
-    ends = draw_ends(KEY, 1, widths=(width, width), scale=scale, cosine=None, **sides)
+    ends = draw_ends(KEY, 1, widths=(width, width), scale=scale, distance=None, **sides)
     phi = activation(phi)
     bias = None if sigma_b is None else jnp.float32(sigma_b)
 
