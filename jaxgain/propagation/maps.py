@@ -47,7 +47,7 @@ class Noise(NamedTuple):
     """Standard normal numbers of a map without its matrix."""
 
     forward: Array
-    """(B + T, m): what it makes of the orthonormal directions that enter it, one per row."""
+    """(B + T, m): what it makes of the orthonormal directions that enter it, one per row; the first ones of fewer."""
     reverse: Array
     """(B, n): what its transpose makes of the directions that come back, outside of what entered."""
     bias: Array
@@ -78,7 +78,7 @@ def _meet_gaussian(drawn: Noise, rows: Array, sizes: Sizes, scale: Array, sigma_
         units = jnp.concatenate([units * ((1 + 1 / width) ** 0.5 * lengths * over)[:, None], column[:, None]], axis=1)
         lengths = larger
     basis, lower = orthonormal(units, careful=sizes.signals)
-    return product(lengths[:, None] * lower, drawn.forward), basis
+    return product(lengths[:, None] * lower, drawn.forward[: len(rows)]), basis
 
 
 def _send_back_gaussian(drawn: Noise, seen: Array, cotangents: Array, sizes: Sizes, scale: Array) -> Array:
@@ -90,7 +90,7 @@ def _send_back_gaussian(drawn: Noise, seen: Array, cotangents: Array, sizes: Siz
     if columns > width:
         fresh = jnp.concatenate([fresh, drawn.bias[:, None]], axis=1)
     fresh = product(sizes.fan_out**0.5 * lower, fresh)
-    known = product(units, drawn.forward.T) * columns**-0.5 - product(fresh, seen.T) / columns
+    known = product(units, drawn.forward[: len(seen)].T) * columns**-0.5 - product(fresh, seen.T) / columns
     return (lengths * scale * width**-0.5)[:, None] * (fresh + product(known, seen))[:, :width]
 
 
@@ -110,7 +110,7 @@ def _meet_orthogonal(
     side = max(sizes.fan_in, sizes.fan_out)
     units, lengths = unit_rows(_padded(rows, side))
     entered, lower = orthonormal(units, careful=len(units))
-    left, _ = orthonormal(drawn.forward * _is_live(lower)[:, None], careful=len(units))
+    left, _ = orthonormal(drawn.forward[: len(rows)] * _is_live(lower)[:, None], careful=len(units))
     stretched = scale * (side / sizes.fan_in) ** 0.5 * lengths
     images = product(stretched[:, None] * lower, left)[:, : sizes.fan_out]
     if sigma_b is not None:

@@ -96,7 +96,7 @@ def propagate_vectors(
     count = len(ends.inputs)
     tangents = ends.directions.reshape(-1, count, widths[0])
     state = State(ends.inputs.astype(dtype), tangents.astype(dtype), jnp.zeros(tangents.shape[:2]))
-    first = _observe_h(state.h, observe) | _observe_tangents(state, observe)
+    first = _observe_h(state.h, observe) | _observe_tangents(state, observe, together=False)
     stretches = _stretches(widths)
     records, saved = [], []
     for start, stop in stretches:
@@ -154,7 +154,8 @@ def _scan(
         stop - start + 1,
         saved,
         lambda index: draw(index + (start - 1)),
-        bytes_per_layer=4 * sum(layer.layers.random_map.numbers(call.sizes) for call in layer.calls),
+        # As if a layer drew more than it does: what a block of layers saves exists twice, so blocks are short.
+        bytes_per_layer=32 * sum(layer.layers.random_map.numbers(call.sizes) for call in layer.calls),
         reverse=reverse,
     )
 
@@ -182,6 +183,8 @@ class Layer:
         calls: list[Call] = []
 
         def linear(h: Array, features: int | None = None, **settings: Any) -> Array:
+            if h.ndim != 2 or h.shape[0] != self.inputs:
+                raise ValueError(f"linear takes signals of shape ({self.inputs}, width), got {h.shape}")
             bias = self._biases(**settings) is not None
             sizes = Sizes(self.inputs, self.tangents, h.shape[-1], features or self.widths[1], bias)
             calls.append(Call(sizes, len(calls)))
@@ -218,8 +221,7 @@ class Layer:
 
         `linear(order, signals, scale, sigma_b)` is one of its maps.
         """
-        maps, of_dropout = drawn
-        del maps
+        _, of_dropout = drawn
         entering: list[Array] = []
         preactivations: list[Array] = []
         of_layer = self.network.sigma_w if self.layers.sigma_w is None else self.layers.sigma_w[index - 1]
@@ -269,7 +271,7 @@ def _phi(value_and_slope: Callable[[Array], tuple[Array, Array]], z: Array) -> A
 def _phi_jvp(value_and_slope: Callable, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     value, slope = value_and_slope(*primals)
     # The slope of what is no number may be one, and means nothing.
-    return value, jnp.where(jnp.isnan(value), value, slope * tangents[0])
+    return value, jnp.where(jnp.isnan(value), value, slope) * tangents[0]
 
 
 # Forward
@@ -290,7 +292,7 @@ def _forward(
     record = _observe_z(layer, preactivations, steepest, observe) | _observe_h(out, observe)
     moved, log_size = _renormalized(tangents[0], layer.layers.mixes_inputs)
     after = State(out, moved, state.log_jacobian + log_size)
-    record |= _observe_tangents(after, observe)
+    record |= _observe_tangents(after, observe, together=layer.layers.mixes_inputs)
     if ends_at is not None and layer.keeps_width:
         after = jax.tree.map(partial(jnp.where, index > ends_at), state, after)
     return after, (record, state if keep else None)
@@ -512,15 +514,16 @@ def _singular_values(rows: Array) -> Array:
     return jnp.where(usable, jnp.linalg.svd(jnp.where(usable, rows, 0), compute_uv=False), jnp.nan)
 
 
-def _observe_tangents(state: State, observe: Sequence[str]) -> Record:
+def _observe_tangents(state: State, observe: Sequence[str], *, together: bool) -> Record:
     """The Jacobian's stretch of the first direction, and its singular values on the span of all."""
-    record: Record = {"log_jacobian_rms": state.log_jacobian[0] if len(state.tangents) else jnp.zeros(0)}
+    tangents, divided = state.tangents, state.log_jacobian
+    lengths = divided + _renormalized(tangents, together=False)[1] if together else divided
+    record: Record = {"log_jacobian_rms": lengths[0] if len(tangents) else jnp.zeros(0)}
     wanted = set(observe) & set(OF_SPECTRUM)
     if not wanted:
         return record
-    lengths = 2 * state.log_jacobian
-    moment = jax.scipy.special.logsumexp(lengths, axis=0) - jnp.log(len(lengths))
-    values = jax.vmap(_log_singular_values, in_axes=1, out_axes=-1)(state.tangents, state.log_jacobian)
+    moment = jax.scipy.special.logsumexp(2 * lengths, axis=0) - jnp.log(len(lengths))
+    values = jax.vmap(_log_singular_values, in_axes=1, out_axes=-1)(tangents, divided)
     spectrum = {
         "log_jacobian_second_moment": moment,
         "log_largest_singular_value": values[0],

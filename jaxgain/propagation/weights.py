@@ -226,7 +226,9 @@ def scan_layers(
         carry, out = lax.scan(draw_and_step, carry, (jnp.arange(1, depth + 1), saved), reverse=reverse)
         return carry, jax.vmap(unpack[-1])(*out)
 
-    blocks = -(-depth * bytes_per_layer // DRAWN_AT_ONCE)
+    fewest = -(-depth * bytes_per_layer // DRAWN_AT_ONCE)
+    # Up to twice as many blocks if they leave no layer over, which would copy all that is saved.
+    blocks = next((blocks for blocks in range(fewest, 2 * fewest + 1) if depth % blocks == 0), fewest)
     length = -(-depth // blocks)
     blocks = -(-depth // length)
     pad = blocks * length - depth
