@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jaxgain.activations import ACTIVATIONS, activation
     from jaxgain.propagation.config import SweepConfig
     from jaxgain.propagation.network import propagate
+    from jaxgain.propagation.solve import solve_gain
     from jaxgain.propagation.sweep import sweep
     from jaxgain.theory.critical import critical_init
     from jaxgain.theory.gains import NoSuchGain, gain, gain_table
@@ -35,6 +36,7 @@ __all__ = [
     "gain_table",
     "length_map",
     "propagate",
+    "solve_gain",
     "sweep",
 ]
 
@@ -52,6 +54,7 @@ _HOME = {
     "critical_init": "jaxgain.theory.critical",
     "SweepConfig": "jaxgain.propagation.config",
     "propagate": "jaxgain.propagation.network",
+    "solve_gain": "jaxgain.propagation.solve",
     "sweep": "jaxgain.propagation.sweep",
 }
 

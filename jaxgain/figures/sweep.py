@@ -271,7 +271,7 @@ def _head(figure: Figure, panels: dict[str, list[Axes]], settings: dict[str, Any
     height = figure.get_figheight()
     title = f"Does the signal, and does its gradient, survive {settings['depth']:,} layers?"
     seeds = f"{settings['seeds']} seeds" if settings["seeds"] > 1 else "1 seed"
-    size = f"width {_listed(settings['widths'] or settings['width'])}, depth {settings['depth']:,}, {seeds}"
+    size = f"width {_listed(settings.get('widths') or settings['width'])}, depth {settings['depth']:,}, {seeds}"
     about = (
         f"Random networks, {size}; bands: standard errors over seeds; "
         f"cotangent at the output: {settings['cotangent']}; bias std: {_listed(settings['sigma_b'])}; "
@@ -310,6 +310,8 @@ def _listed(value: Any) -> str:
     if isinstance(value, list):
         words = [_listed(each) for each in value]
         return ", ".join(words) if len(words) <= 4 else f"{words[0]}, {words[1]} … {words[-1]}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

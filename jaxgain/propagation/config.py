@@ -28,6 +28,7 @@ from jaxgain.propagation.settings import (
     initializer_digest,
     initializer_of,
     label_of,
+    number_of,
     numbers_of,
     profile_of,
     read_gains,
@@ -121,7 +122,7 @@ class SweepConfig:
     """Exact cosine between input 1 and each other input, from -1 to 1; several are swept; none: drawn independently."""
 
     weights: Weights = "matrix_free"
-    """matrix_free samples what a Gaussian matrix does to the signal, exactly in law; dense draws it."""
+    """matrix_free samples what a random matrix does to the signal, exactly in law; dense draws it."""
 
     distribution: Distribution = "normal"
     """Distribution of the weights; matrix_free has normal and orthogonal (Haar). In Python also an initializer
@@ -203,7 +204,7 @@ class SweepConfig:
             put(name, count_of(name, getattr(self, name), least, meaning))
         for name, (legal, expected) in _REALS.items():
             if getattr(self, name) is not None or name not in _OPTIONAL:
-                put(name, real_of(name, getattr(self, name), legal, expected))
+                put(name, real_of(name, number_of(name, getattr(self, name)), legal, expected))
         put("depths", Words(depths_of(self.depths, self.depth)))
         for name, choices in _CHOICES.items():
             if not (name in ("distribution", "block") and callable(getattr(self, name))):
@@ -242,6 +243,9 @@ class SweepConfig:
                 f"block {self.block!r} adds a layer's input to its output, so all widths must be equal, got {width}; "
                 "use one width, or block='plain'"
             )
+        if isinstance(width, tuple) and (self.tied or self.widths):
+            other = "tied weights are one matrix" if self.tied else "widths are swept one by one"
+            raise ValueError(f"{other}, so width must be one number, got {width}")
         if isinstance(width, tuple) and self.depths:
             raise ValueError("depths need one width, as a cotangent of one width starts from each; leave depths out")
         if self.block == "batchnorm" and self.inputs < 2:
@@ -258,21 +262,25 @@ class SweepConfig:
         alpha = numbers_of("alpha", self.alpha, math.isfinite, "finite", L=self.depth)
         if alpha is None:
             raise ValueError("alpha must not be empty; 1 is the plain sum")
-        if alpha != 1 and self.block in ("plain", "batchnorm"):
+        if alpha != 1 and self.block not in ("residual", "prenorm", "postnorm"):
             raise ValueError(f"alpha multiplies the branch of a residual block, and block is {self.block!r}")
+        given = [self.alpha] if not isinstance(self.alpha, (tuple, list)) else list(self.alpha)
+        if self.depths and (self.readout_gain is not None or any("L" in str(each) for each in given)):
+            raise ValueError(
+                "depths are networks that end there: leave out readout_gain and rules for alpha, or depths"
+            )
         put("alpha", alpha)
         cosine = numbers_of("input_correlation", self.input_correlation, *_CORRELATION)
         if cosine is not None and self.inputs < 2:
             raise ValueError(f"input_correlation needs at least 2 inputs, got inputs={self.inputs}; set inputs=2")
-        if cosine is not None and self.smallest_width() == 1 and cosine not in (-1, 1):
+        if cosine is not None and self.smallest_width() == 1 and cosine not in (-1, 1, (-1, 1)):
             raise ValueError(f"two numbers (width 1) have correlation 1 or -1, got input_correlation={cosine!r}")
         put("input_correlation", cosine)
         put("layer_gains", profile_of("layer_gains", self.layer_gains, self.depth))
 
     def _check_weights(self) -> None:
         if callable(self.distribution):
-            first, second = (self.width, self.width) if isinstance(self.width, int) else self.width[:2]
-            initializer_of(self.distribution, (first, second), self.draw_dtype)
+            initializer_of(self.distribution, self._first_widths(), self.draw_dtype)
         if self.weights == "dense":
             return
         name = "an initializer" if callable(self.distribution) else self.distribution
@@ -283,6 +291,9 @@ class SweepConfig:
                 raise ValueError(
                     f"{field} = {getattr(self, field)!r} needs the matrices themselves; use weights='dense'"
                 )
+
+    def _first_widths(self) -> tuple[int, int]:
+        return (self.width, self.width) if isinstance(self.width, int) else self.width[:2]
 
     def smallest_width(self) -> int:
         """The fewest neurons of a layer, over all widths that are swept."""
@@ -311,9 +322,9 @@ class SweepConfig:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields["activations"] = self.activation_names()
         if callable(self.distribution):
-            fields["distribution"] = initializer_digest(self.distribution, self.draw_dtype)
+            fields["distribution"] = initializer_digest(self.distribution, self._first_widths(), self.draw_dtype)
         if callable(self.block):
-            fields["block"] = block_digest(self.block)
+            fields["block"] = block_digest(self.block, self.inputs, self._first_widths(), self.dtype)
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     def hash(self) -> str:

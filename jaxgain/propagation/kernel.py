@@ -29,9 +29,9 @@ class Ends(NamedTuple):
     inputs: Array
     """(B, n)."""
     directions: Array
-    """(T, n), the tangents of the inputs; T is B, or 0 for none."""
+    """(k B, n), the tangents of the inputs: k for each, input by input, direction by direction; k may be 0."""
     cotangents: Array | None
-    """(B, n), ∂loss/∂h of the last layer; None for no way back."""
+    """(B, n of the last layer), ∂loss/∂h there; None for no way back."""
 
 
 def at_each(depths: tuple[int, ...], function: Callable[..., Any]) -> Callable[..., Any]:

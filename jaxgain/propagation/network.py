@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from jaxgain.activations import Activation, activation
 from jaxgain.propagation.blocks import Block, block_of, mixes_inputs
@@ -145,7 +146,7 @@ def propagate(
     """
     count = inputs
     if not isinstance(inputs, (int, np.integer)):
-        inputs = _given_inputs(inputs, width if isinstance(width, int) else width[0])
+        inputs = _given_inputs(inputs, int(width) if isinstance(width, (int, np.integer)) else width[0])
         count = inputs.shape[0]
         if settings.get("input_scale", 1) != 1 or settings.get("input_correlation") is not None:
             raise ValueError("input_scale and input_correlation shape random inputs; scale the given inputs instead")
@@ -155,11 +156,13 @@ def propagate(
         )
     if unknown := set(settings) - {*Setting._fields, "input_correlation"}:
         raise TypeError(f"propagate has no setting {min(unknown)!r}; see SweepConfig for those of a network")
-    traced = isinstance(alpha, jax.Array)
+    traced = isinstance(alpha, Tracer)
     law: dict[str, Any] = dict(weights=weights, distribution=distribution, block=block, cotangent=cotangent)
     sizes: dict[str, Any] = dict(width=width, depth=depth, inputs=count)
-    law |= {"alpha": 1.0 if traced else alpha}
+    law |= {"alpha": 1.0 if traced else float(alpha) if isinstance(alpha, jax.Array) else alpha}
     config = SweepConfig(activations=(phi,), gains=(1.0,), **sizes, **law, **settings)
+    if traced and block not in ("residual", "prenorm", "postnorm"):
+        raise ValueError(f"alpha multiplies the branch of a residual block, and block is {block!r}")
     if several := config.swept():
         raise ValueError(f"{min(several)} must be one number for one network; to sweep it use SweepConfig or jax.vmap")
     phi = activation(phi)

@@ -232,6 +232,14 @@ def real_of(name: str, given: Any, legal: Callable[[float], bool], expected: str
     return float(given)
 
 
+def number_of(name: str, given: Any) -> Any:
+    """The number that words stand for; anything else as it is."""
+    try:
+        return number(given) if isinstance(given, str) else given
+    except ValueError as error:
+        raise ValueError(f"cannot read {name} {given!r}: {error}") from None
+
+
 def numbers_of(
     name: str, given: Any, legal: Callable[[float], bool], expected: str, **variables: float
 ) -> float | Words | None:
@@ -246,6 +254,7 @@ def numbers_of(
     """
     if given is None:
         return None
+    given = given.tolist() if hasattr(given, "tolist") else given
     items = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
     found: list[float] = []
     for item in items:
@@ -348,20 +357,24 @@ def digest_of(function: Callable[..., Any], *arguments: Any) -> str:
     return hashlib.sha256(b"".join([text.encode(), jax.__version__.encode(), *constants])).hexdigest()[:8]
 
 
-def initializer_digest(initializer: Callable[..., Any], dtype: str) -> str:
+def initializer_digest(initializer: Callable[..., Any], shape: tuple[int, int], dtype: str) -> str:
     """A name for what a user's initializer draws."""
     import jax
 
-    return f"initializer-{digest_of(lambda key: initializer(key, (3, 2), jax.numpy.dtype(dtype)), jax.random.key(0))}"
+    draw = lambda key: initializer(key, shape, jax.numpy.dtype(dtype))
+    return f"initializer-{digest_of(draw, jax.random.key(0))}"
 
 
-def block_digest(block: Callable[..., Any]) -> str:
+def block_digest(block: Callable[..., Any], inputs: int, widths: tuple[int, int], dtype: str) -> str:
     """A name for what a user's block computes: of functions that no block contains, in the place of W and phi."""
     import jax
     import jax.numpy as jnp
 
-    def linear(h: Any, features: int | None = None, sigma_w: Any = 2.0, sigma_b: Any = 3.0) -> Any:
-        return jnp.full((h.shape[0], features or h.shape[1]), jnp.sum(jnp.arcsinh(h)) * sigma_w + sigma_b)
+    def linear(h: Any, features: int | None = None, **settings: Any) -> Any:
+        image = jnp.full((h.shape[0], features or widths[1]), jnp.sum(jnp.arcsinh(h)), h.dtype)
+        for name, value in sorted(settings.items()):
+            image = image + (jnp.arctanh(value) if name == "sigma_w" else jnp.arccosh(value)).astype(h.dtype)
+        return image
 
-    inputs = jax.ShapeDtypeStruct((2, 3), "float32")
-    return f"block-{digest_of(lambda h: block(linear, jnp.arccosh, h), inputs)}"
+    signals = jax.ShapeDtypeStruct((inputs, widths[0]), dtype)
+    return f"block-{digest_of(lambda h: block(linear, jnp.cbrt, h), signals)}"

@@ -27,8 +27,10 @@ OF_ALL_INPUTS = (
 class Propagation(NamedTuple):
     """Statistics of one network, per layer 0 … depth; see the fields. Layer 0 is the input.
 
-    Every field has shape (depth + 1,), or (depth + 1, inputs) when the inputs are kept apart, and is None when
-    it was not asked for. `first_nonfinite` and `first_vanished` are scalars.
+    Every field has shape (depth + 1, …), where … are the axes it names, and the inputs last when they are kept apart;
+    it is None when it was not asked for. `first_nonfinite` and `first_vanished` are scalars. Here z are the arguments
+    of φ, of all its calls in a layer together (`correlation` and the cosines of pairs: of the last), and W all maps of
+    a layer together.
     """
 
     q: Array = NOT_RECORDED
@@ -71,7 +73,7 @@ class Propagation(NamedTuple):
     """Log of the largest singular value of the Jacobian from the input, between norms that are rms, on the span of
     the directions; 0 at layer 0."""
     log_singular_values: Array = NOT_RECORDED
-    """Logs of all of them, falling, (..., directions)."""
+    """Logs of all of them, falling, (..., directions); NaN below 1e-6 of the largest, which is rounding."""
     first_nonfinite: Array = NOT_RECORDED
     """First layer at which some activation is not finite; −1 if none."""
     first_vanished: Array = NOT_RECORDED

@@ -185,15 +185,22 @@ def in_rows(dataset: xarray.Dataset) -> xarray.Dataset:
     swept = [name for name in SWEPT if name in dataset.dims]
     if not swept:
         return dataset
+    digits = {name: _digits(dataset[name].values) for name in swept}
     rows = []
     for activation in dataset["activation"].values:
         for values in itertools.product(*(dataset[name].values for name in swept)):
             at = dict(zip(swept, values, strict=True))
-            label = ", ".join([str(activation), *(f"{_SHORT.get(name, name)} {x:.4g}" for name, x in at.items())])
+            told = [f"{_SHORT.get(name, name)} {x:.{digits[name]}g}" for name, x in at.items()]
+            label = ", ".join([str(activation), *told])
             one = dataset.sel(activation=[activation]).sel(at).drop_vars(swept).assign_coords(activation=[label])
             own = {"own_sigma_b": ("activation", [at["sigma_b"]])} if "sigma_b" in at else {}
             rows.append(one.assign_coords(own))
-    return xarray.concat(rows, "activation", data_vars="all", coords="minimal", join="exact", combine_attrs="override")
+    return xarray.combine_nested(rows, "activation", coords="minimal", join="exact", combine_attrs="override")
+
+
+def _digits(values: np.ndarray) -> int:
+    """How many digits tell different numbers apart, four at least."""
+    return next(digits for digits in range(4, 18) if len({f"{x:.{digits}g}" for x in values}) == len(set(values)))
 
 
 _SHORT = {"input_correlation": "input corr."}

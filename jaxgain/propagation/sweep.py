@@ -102,11 +102,14 @@ def sweep(config: SweepConfig, progress: Progress | None = None) -> "xarray.Data
     """
     phis = tuple(activation(phi) for phi in config.activations)
     gains, gain_names = resolve_gains(phis, config.gains)
+    config.to_json()  # which may find that what a user's functions compute has no name
+    at_widths = [dataclasses.replace(config, width=width, widths=()) for width in config.widths or (config.width,)]
+    for one in at_widths:
+        _check_memory(one, len(points_of(one, gains).sigma_w), SEEDS_AT_ONCE * len(_devices(one)), len(_devices(one)))
     seconds = np.zeros(2)
     parts = []
-    for place, width in enumerate(config.widths or (config.width,)):
-        one = dataclasses.replace(config, width=width, widths=())
-        results, taken = _run(one, phis, gains, progress and _share(progress, place, max(1, len(config.widths))))
+    for place, one in enumerate(at_widths):
+        results, taken = _run(one, phis, gains, progress and _share(progress, place, len(at_widths)))
         parts.append(_dataset(one, phis, gains, results))
         seconds += taken
     devices = _devices(config)
@@ -130,7 +133,6 @@ def _run(
     devices = _devices(config)
     chunk = SEEDS_AT_ONCE * len(devices)
     points = points_of(config, gains)
-    _check_memory(config, len(points.sigma_w), chunk, len(devices))
     with jax.enable_x64(False):
         started = time.perf_counter()
         shapes = jax.tree.map(np.shape, points)
@@ -345,7 +347,8 @@ def _check_memory(config: SweepConfig, networks: int, chunk: int, devices: int) 
     if setting.carries_vectors:
         live += 4 * width * networks * rows * (config.depth + 12)
     if config.weights == "dense":
-        live += 4 * width * (2 * width + signals * networks * config.depth)
+        maps = {"one_layer": 1, "two_layer": 2, "glu": 2, "glu_ffn": 3}[config.branch]
+        live += 4 * width * (2 * maps * width + signals * networks * config.depth)
     carried = 4 * config.depth * networks * (3 * rows**2 + 8 * rows)
     kept = signals if config.keep_inputs else 1
     sizes = dict.fromkeys(OF_PAIRS, signals**2) | {"log_singular_values": config.directions * kept}

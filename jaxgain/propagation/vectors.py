@@ -16,7 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import get_opaque_trace_state
 from jax.custom_batching import custom_vmap
+from jax.custom_derivatives import SymbolicZero
 
 from jaxgain.propagation.blocks import Block
 from jaxgain.propagation.kernel import Ends, Network, arriving, at_each, turn_back
@@ -155,7 +157,7 @@ def _scan(
         saved,
         lambda index: draw(index + (start - 1)),
         # As if a layer drew more than it does: what a block of layers saves exists twice, so blocks are short.
-        bytes_per_layer=32 * sum(layer.layers.random_map.numbers(call.sizes) for call in layer.calls),
+        bytes_per_layer=32 * max(1, sum(layer.layers.random_map.numbers(call.sizes) for call in layer.calls)),
         reverse=reverse,
     )
 
@@ -205,7 +207,8 @@ class Layer:
         del sigma_w
         if sigma_b is None:
             return self.network.sigma_b
-        return None if isinstance(sigma_b, (int, float)) and sigma_b == 0 else jnp.asarray(sigma_b, jnp.float32)
+        nothing = isinstance(sigma_b, (int, float)) and sigma_b == 0
+        return None if nothing else _constant(jnp.asarray(sigma_b, jnp.float32))
 
     def draw(self, index: Array, *, reverse: bool) -> tuple[list[Any], Array | None]:
         """All random numbers of a layer: those of its maps, and a key for dropout."""
@@ -224,17 +227,20 @@ class Layer:
         _, of_dropout = drawn
         entering: list[Array] = []
         preactivations: list[Array] = []
+        check_trace = _same_trace()
         of_layer = self.network.sigma_w if self.layers.sigma_w is None else self.layers.sigma_w[index - 1]
 
         def one(x: Array, features: int | None = None, sigma_w: Any = None, sigma_b: Any = None) -> Array:
             del features
             sizes = self.calls[len(entering)].sizes
             stretch = (sizes.fan_in / self.layers.fan(sizes.fan_in, sizes.fan_out)) ** 0.5
-            sigma_w = of_layer if sigma_w is None else jnp.asarray(sigma_w, jnp.float32)
+            sigma_w = of_layer if sigma_w is None else _constant(jnp.asarray(sigma_w, jnp.float32))
+            check_trace()
             entering.append(x)
             return linear(len(entering) - 1, x, sigma_w * np.float32(stretch), self._biases(sigma_b=sigma_b))
 
         def phi(z: Array) -> Array:
+            check_trace()
             preactivations.append(z)
             return self._dropped(_phi(self.network.value_and_slope, z), of_dropout, len(preactivations))
 
@@ -260,6 +266,33 @@ def _own_key(key: Array, order: int) -> Array:
 
 def _typed(words: Array) -> Array:
     return jax.random.wrap_key_data(words, impl="threefry2x32")
+
+
+def _same_trace() -> Callable[[], None]:
+    """A function that refuses to be called in another transformation than this one was."""
+    here = get_opaque_trace_state(convention="nnx")
+
+    def check() -> None:
+        if get_opaque_trace_state(convention="nnx") != here:
+            raise ValueError(
+                "a block must call linear and phi itself, not inside jit, vmap, scan or checkpoint: each call is a "
+                "map and an observation of its own"
+            )
+
+    return check
+
+
+@jax.custom_jvp
+def _constant(x: Array) -> Array:
+    """A number that no signal changes."""
+    return x
+
+
+@partial(_constant.defjvp, symbolic_zeros=True)
+def _constant_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Any]:
+    if type(tangents[0]) is not SymbolicZero:
+        raise ValueError("sigma_w and sigma_b of linear must not depend on the signals; multiply what it returns")
+    return primals[0], tangents[0]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -495,6 +528,7 @@ def _observe_h(h: Array, observe: Sequence[str]) -> Record:
     scaled, peak = unit_size(list(h.astype(jnp.float32)))
     lower = factor(scaled, careful=len(scaled)).lower
     record = observe_activations(scaled, peak, lower)
+    record["peak"] = jnp.max(jnp.abs(h.astype(jnp.float32)))  # in low precision it is not far from where numbers end
     if "effective_rank" in observe:
         record["effective_rank"] = _effective_rank(peak[:, None] * reciprocal(jnp.max(peak)) * lower)
     return record
@@ -537,7 +571,12 @@ def _log_singular_values(tangents: Array, logs: Array) -> Array:
     largest = jnp.max(logs)
     shift = jnp.where(jnp.isfinite(largest), largest, 0)
     scaled = jnp.exp(logs - shift)[:, None] * tangents.astype(jnp.float32) * tangents.shape[1] ** -0.5
-    return jnp.log(_singular_values(scaled)) + shift
+    values = _singular_values(scaled)
+    return jnp.where(values > RESOLVED * values[0], jnp.log(values) + shift, jnp.nan)
+
+
+# Singular values below this share of the largest are rounding.
+RESOLVED = 1e-6
 
 
 def _observe_gradient(h: Array, returning: Returning, *, observe: Sequence[str]) -> Record:

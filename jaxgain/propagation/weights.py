@@ -107,7 +107,9 @@ def _truncated_normal(key: Array, shape: tuple[int, int], matrices: Matrices) ->
 def _orthogonal(key: Array, shape: tuple[int, int], matrices: Matrices) -> Array:
     """Haar; of unequal sides the rows or columns, whichever are fewer, are orthonormal up to a factor."""
     fan_out, fan_in = shape
-    frame = jax.random.orthogonal(key, max(shape), m=min(shape), dtype=matrices.draw_dtype)
+    normal = jax.random.normal(key, (max(shape), min(shape)), matrices.draw_dtype).astype(jnp.float32)
+    frame, triangle = jnp.linalg.qr(normal)  # in float32, as no lower precision has it
+    frame = frame * jnp.sign(jnp.diagonal(triangle))[None]
     return (frame if fan_out >= fan_in else frame.T) * max(shape) ** 0.5
 
 

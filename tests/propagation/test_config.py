@@ -102,6 +102,13 @@ NOT_LEGAL = [
     ({"width": ()}, ValueError, "width must not be empty"),
     ({"width": "wide"}, ValueError, "width must be a whole number, got 'wide'"),
     ({"width": (3, 4, 5), "depth": 2, "depths": (1,)}, ValueError, "depths need one width"),
+    (
+        {"width": (3, 4, 5), "depth": 2, "weights": "dense", "tied": True},
+        ValueError,
+        "tied weights are one matrix, so width must be one number, got (3, 4, 5)",
+    ),
+    ({"depths": (3,), "readout_gain": 2.0}, ValueError, "depths are networks that end there"),
+    ({"depths": (3,), "block": "residual", "alpha": "1/L"}, ValueError, "depths are networks that end there"),
     ({"widths": (10, 10)}, ValueError, "widths must differ"),
     ({"widths": (10, 0)}, ValueError, "widths must be at least 1, got 0"),
     ({"directions": 5, "width": 4}, ValueError, "directions must be at most the width, 4, got 5"),

@@ -30,7 +30,11 @@ def alone(linear, phi, h):
 @pytest.mark.parametrize("weights", ["matrix_free", "dense"])
 @pytest.mark.parametrize(
     ("phi", "sigma_b", "inputs", "width", "depths"),
-    [("tanh", 0.0, 2, 100, ()), ("gelu", 0.3, 1, 80, (3, 5)), ("relu", 0.1, 3, 10, ())],
+    [
+        ("gelu", 0.3, 1, 80, (3, 5)),
+        pytest.param("tanh", 0.0, 2, 100, (), marks=pytest.mark.slow),
+        pytest.param("relu", 0.1, 3, 10, (), marks=pytest.mark.slow),
+    ],
 )
 def test_a_plain_block_that_carries_its_vectors_is_the_plain_network(weights, phi, sigma_b, inputs, width, depths):
     run = partial(propagate, jax.random.key(1), phi, Init(1.4, sigma_b), width=width, depth=6)
@@ -41,6 +45,7 @@ def test_a_plain_block_that_carries_its_vectors_is_the_plain_network(weights, ph
             np.testing.assert_allclose(getattr(carried, name), x, rtol=2e-4, atol=3e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_funnel_of_equal_widths_is_the_network_of_that_width():
     run = partial(propagate, jax.random.key(1), "tanh", Init(1.4, 0.1), depth=4, inputs=2)
     one, several = run(width=30), run(width=[30] * 5, mode="fan_avg")
@@ -132,12 +137,13 @@ def test_second_moment_of_residual_networks(name):
     assert abs(found[-1] - expected) < 4 * error[-1] + 0.005 * expected
 
 
+@pytest.mark.slow
 def test_one_layer_branches_grow_by_2_9041_per_block():
     found, _ = mean_square(24, block="residual")
     assert found[-1] / found[-2] == pytest.approx(2.9041, rel=0.01)
 
 
-@pytest.mark.parametrize("weights", ["matrix_free", "dense"])
+@pytest.mark.parametrize("weights", ["matrix_free", pytest.param("dense", marks=pytest.mark.slow)])
 def test_gradient_of_two_layer_branches_doubles_in_mean_square_per_block(weights):
     run = lambda key: propagate(
         key, "relu", HE, width=200, depth=8, block="residual", branch="two_layer", weights=weights
@@ -147,6 +153,7 @@ def test_gradient_of_two_layer_branches_doubles_in_mean_square_per_block(weights
     assert abs(change.mean() - 4 * math.log(2)) < 4 * change.std() / 24**0.5 + 0.02
 
 
+@pytest.mark.slow
 def test_batch_norm_of_relu_grows_the_gradient_by_pi_over_pi_minus_1():
     """Yang et al., "A mean field theory of batch normalization", ICLR 2019, for a large batch."""
     run = lambda key: propagate(
@@ -160,6 +167,7 @@ def test_batch_norm_of_relu_grows_the_gradient_by_pi_over_pi_minus_1():
     np.testing.assert_allclose(found.q[:, 1:], 1, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_dropout_keeps_the_second_moment_that_its_gain_makes_up_for():
     """E h² after dropping with probability p and dividing by 1 − p is E φ²/(1 − p)."""
     run = lambda key: propagate(key, "relu", Init((2 * 0.8) ** 0.5), width=500, depth=10, dropout=0.2, inputs=2)
@@ -182,7 +190,7 @@ def test_all_directions_give_the_jacobian_itself():
         values = np.exp(np.asarray(found.log_singular_values, np.float64))
         assert values.shape == (5, 20)
         np.testing.assert_allclose(values[0], 1, rtol=1e-4)
-        np.testing.assert_allclose(np.log(np.mean(values**2, 1)), found.log_jacobian_second_moment, atol=1e-4)
+        np.testing.assert_allclose(np.log(np.nansum(values**2, 1) / 20), found.log_jacobian_second_moment, atol=1e-4)
         np.testing.assert_allclose(np.log(values[:, 0]), found.log_largest_singular_value, atol=1e-5)
     one = run(weights="dense", statistics=SPECTRUM)
     np.testing.assert_allclose(one.log_jacobian_second_moment, 2 * one.log_jacobian_rms, atol=1e-5)
@@ -229,7 +237,8 @@ def test_a_float16_network_overflows_and_underflows_where_its_format_ends():
     assert 26 <= int(up.first_nonfinite) <= 34  # 65504 of the largest of 100 neurons, about 2.5 rms
     assert int(run(Init(2.0)).first_nonfinite) == -1
     down = run(Init(0.7), dtype="float16")  # shrinks by 1/2 per layer
-    assert 12 <= int(down.first_vanished) <= 18  # below 6.1e-5
+    # The largest of 100 neurons, about 2.5 times the rms of h, is below 6.1e-5 from layer 15.5 on, give or take.
+    assert 14 <= int(down.first_vanished) <= 18
     assert np.isneginf(down.log_grad_rms[0]) and np.isfinite(run(Init(0.7)).log_grad_rms[0])
     assert np.isnan(up.log_grad_rms[0])  # nothing is known past an overflow
     fine = partial(propagate, jax.random.key(0), "tanh", Init(1.2), width=100, depth=40, weights="dense")
@@ -294,14 +303,16 @@ def test_axes_are_swept_beside_the_gain_as_if_each_were_alone():
 
 
 def test_layers_have_gains_of_their_own():
-    run = partial(propagate, jax.random.key(0), "linear", width=60, depth=3, weights="dense")
+    run = partial(propagate, jax.random.key(0), "linear", width=60, depth=3, weights="dense", statistics=("q",))
     base = run(Init(1.0)).q
     found = run(Init(2.0), first_gain=0.5, layer_gains=(9, 1.5, 9), readout_gain=4.0).q
     np.testing.assert_allclose(found[1:] / base[1:], [0.5**2, (0.5 * 3) ** 2, (0.5 * 3 * 4) ** 2], rtol=1e-4)
 
 
 def test_fans_divide_the_variance():
-    run = partial(propagate, jax.random.key(0), "linear", Init(1.0), width=(40, 10), depth=1, weights="dense")
+    run = partial(
+        propagate, jax.random.key(0), "linear", Init(1.0), width=(40, 10), depth=1, weights="dense", statistics=("q",)
+    )
     by_in, by_out, by_both = (float(run(mode=mode).q[1]) for mode in ("fan_in", "fan_out", "fan_avg"))
     assert by_out / by_in == pytest.approx(4, rel=1e-5)
     assert by_both / by_in == pytest.approx(40 / 25, rel=1e-5)
@@ -309,7 +320,15 @@ def test_fans_divide_the_variance():
 
 def test_tied_weights_are_one_matrix_applied_again_and_again():
     found = propagate(
-        jax.random.key(0), "linear", Init(1.0), width=30, depth=3, weights="dense", tied=True, inputs=jnp.ones((1, 30))
+        jax.random.key(0),
+        "linear",
+        Init(1.0),
+        width=30,
+        depth=3,
+        weights="dense",
+        tied=True,
+        inputs=jnp.ones((1, 30)),
+        statistics=("q",),
     )
     words = jax.random.bits(jax.random.key(0), (2,), jnp.uint32)
     matrix = np.asarray(draw_matrix(words, jnp.array(1), UNIT_NORMAL, fan_in=30, fan_out=30)[0], np.float64) / 30**0.5
@@ -333,6 +352,27 @@ def test_a_block_that_changes_the_shape_or_type_is_refused(block, sentence):
         propagate(jax.random.key(0), "tanh", Init(1.0), width=9, depth=2, block=block)
 
 
+@pytest.mark.parametrize(
+    ("block", "sentence"),
+    [
+        (lambda linear, phi, h: jax.jit(lambda h: phi(linear(h)))(h), "a block must call linear and phi itself"),
+        (
+            lambda linear, phi, h: jax.lax.scan(lambda h, _: (linear(h), None), h, None, length=2)[0],
+            "a block must call linear and phi itself",
+        ),
+        (lambda linear, phi, h: linear(h, sigma_w=jnp.mean(h * h)), "must not depend on the signals"),
+    ],
+)
+def test_a_block_whose_maps_would_not_be_its_own_is_refused(block, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        propagate(jax.random.key(0), "tanh", Init(1.0), width=9, depth=2, block=block)
+
+
+def test_a_block_without_a_map_runs():
+    found = propagate(jax.random.key(0), "tanh", Init(1.0), width=9, depth=2, block=lambda linear, phi, h: phi(h))
+    assert np.isfinite(found.log_grad_rms).all() and np.isnan(found.log_weight_grad_rms).all()
+
+
 def test_settings_that_are_none_of_a_network_are_refused():
     with pytest.raises(TypeError, match="propagate has no setting 'sedes'"):
         propagate(jax.random.key(0), "tanh", Init(1.0), width=9, depth=2, sedes=3)
@@ -341,10 +381,11 @@ def test_settings_that_are_none_of_a_network_are_refused():
 
 
 def test_a_block_of_ones_own_is_swept_as_any_other():
-    config = SweepConfig(("relu",), (1.0, 2**0.5), width=32, depth=3, seeds=2, block=scaled_sum, inputs=1)
+    config = SweepConfig(("relu", "tanh"), (1.0, 2**0.5), width=32, depth=3, seeds=2, block=scaled_sum, inputs=1)
     assert np.isfinite(jaxgain.sweep(config)["log_grad_rms"]).all()
 
 
+@pytest.mark.slow
 def test_swept_alpha_may_be_traced():
     run = lambda alpha: propagate(
         jax.random.key(0), "relu", HE, width=50, depth=3, block="residual", branch="two_layer", alpha=alpha
