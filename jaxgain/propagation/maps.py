@@ -43,7 +43,7 @@ class RandomMap(NamedTuple):
     """How many numbers are drawn."""
 
 
-class Noise(NamedTuple):
+class MapNoise(NamedTuple):
     """Standard normal numbers of a map without its matrix."""
 
     forward: Array
@@ -57,14 +57,16 @@ class Noise(NamedTuple):
 # Gaussian
 
 
-def _draw_gaussian(key: Array, layer: Array, sizes: Sizes, *, reverse: bool) -> Noise:
+def _draw_gaussian(key: Array, layer: Array, sizes: Sizes, *, reverse: bool) -> MapNoise:
     # As in networks that keep no vectors: the way back through W is drawn with the layer that it leads to.
     forward = _draw_forward(key, layer, sizes, sizes.fan_out)
     bias = draw_part(key, layer - 1, 3, sizes.signals, 1)[:, 0] if reverse and sizes.bias else jnp.zeros(sizes.signals)
-    return Noise(forward, _draw_reverse(key, layer, sizes, sizes.fan_in, reverse), bias)
+    return MapNoise(forward, _draw_reverse(key, layer, sizes, sizes.fan_in, reverse), bias)
 
 
-def _meet_gaussian(drawn: Noise, rows: Array, sizes: Sizes, scale: Array, sigma_b: Array | None) -> tuple[Array, Array]:
+def _meet_gaussian(
+    drawn: MapNoise, rows: Array, sizes: Sizes, scale: Array, sigma_b: Array | None
+) -> tuple[Array, Array]:
     r"""With $A = [X\,\mathrm{scale}/\sqrt n,\ \sigma_b] = R Q$ the images are R E; seen is Q, of rms 1 per row."""
     width = sizes.fan_in
     units, lengths = unit_rows(rows)
@@ -81,7 +83,7 @@ def _meet_gaussian(drawn: Noise, rows: Array, sizes: Sizes, scale: Array, sigma_
     return product(lengths[:, None] * lower, drawn.forward[: len(rows)]), basis
 
 
-def _send_back_gaussian(drawn: Noise, seen: Array, cotangents: Array, sizes: Sizes, scale: Array) -> Array:
+def _send_back_gaussian(drawn: MapNoise, seen: Array, cotangents: Array, sizes: Sizes, scale: Array) -> Array:
     r"""$D \hat W^\top = (D E^\top) Q + F (I - Q^\top Q)$ with $F = R_D e$, $D = R_D Q_D$."""
     width, columns = sizes.fan_in, seen.shape[1]
     units, lengths = unit_rows(cotangents)
@@ -97,14 +99,14 @@ def _send_back_gaussian(drawn: Noise, seen: Array, cotangents: Array, sizes: Siz
 # Orthogonal, Haar: the largest n × n frame that holds W, of which a rectangular W shows some rows or columns
 
 
-def _draw_orthogonal(key: Array, layer: Array, sizes: Sizes, *, reverse: bool) -> Noise:
+def _draw_orthogonal(key: Array, layer: Array, sizes: Sizes, *, reverse: bool) -> MapNoise:
     side = max(sizes.fan_in, sizes.fan_out)
     biases = draw_part(key, layer, 3, 1, sizes.fan_out)[0] if sizes.bias else jnp.zeros(sizes.fan_out)
-    return Noise(_draw_forward(key, layer, sizes, side), _draw_reverse(key, layer, sizes, side, reverse), biases)
+    return MapNoise(_draw_forward(key, layer, sizes, side), _draw_reverse(key, layer, sizes, side, reverse), biases)
 
 
 def _meet_orthogonal(
-    drawn: Noise, rows: Array, sizes: Sizes, scale: Array, sigma_b: Array | None
+    drawn: MapNoise, rows: Array, sizes: Sizes, scale: Array, sigma_b: Array | None
 ) -> tuple[Array, tuple[Array, Array]]:
     """Orthonormal directions go to random orthonormal ones; seen are both, zero where a row had none of its own."""
     side = max(sizes.fan_in, sizes.fan_out)
@@ -119,7 +121,7 @@ def _meet_orthogonal(
 
 
 def _send_back_orthogonal(
-    drawn: Noise, seen: tuple[Array, Array], cotangents: Array, sizes: Sizes, scale: Array
+    drawn: MapNoise, seen: tuple[Array, Array], cotangents: Array, sizes: Sizes, scale: Array
 ) -> Array:
     """Inside the frame that is known cotangents go back through it, their rest to a random frame outside of it."""
     (entered, left), side = seen, max(sizes.fan_in, sizes.fan_out)

@@ -18,13 +18,14 @@ from jaxgain.propagation.blocks import Block, block_of, mixes_inputs
 from jaxgain.propagation.config import STATISTICS, SweepConfig
 from jaxgain.propagation.dense import propagate_dense
 from jaxgain.propagation.kernel import Network
+from jaxgain.propagation.layer import Layers
 from jaxgain.propagation.maps import GAUSSIAN, ORTHOGONAL, RandomMap, dense
 from jaxgain.propagation.plain import propagate_plain
 from jaxgain.propagation.rows import NARROW
 from jaxgain.propagation.settings import OF_REVERSE, OF_SPECTRUM
 from jaxgain.propagation.single import propagate_single
 from jaxgain.propagation.statistics import Propagation, Record, first_layer, over_inputs
-from jaxgain.propagation.vectors import Layers, propagate_vectors
+from jaxgain.propagation.vectors import propagate_vectors
 from jaxgain.propagation.weights import Matrices, draw_ends
 from jaxgain.theory.meanfield import Init
 

@@ -120,3 +120,27 @@ def test_labels_are_moved_apart_and_stay_on_the_page(heights):
 
 def test_labels_that_do_not_touch_stay_where_they_are():
     np.testing.assert_allclose(spread(np.array([0.1, 0.4, 0.8]), gap=0.1), [0.1, 0.4, 0.8])
+
+
+def test_what_is_swept_beside_the_gain_has_rows_and_a_format_has_ends():
+    """Rows are told apart by as many digits as they need."""
+    gains, layers = [1.0], np.arange(4)
+    shape = (1, 1, 2, 2, 4)
+    dims = ("activation", "gain", "input_correlation", "seed", "layer")
+    powers = np.broadcast_to(np.linspace(0, 5, 4), shape)
+    coords = {
+        "activation": ["tanh"],
+        "gain": gains,
+        "input_correlation": [0.99999, 0.999999],
+        "layer": layers,
+        "gain_name": (("activation", "gain"), [["forward"]]),
+    }
+    config = '{"gains": [1.0], "depth": 3, "seeds": 2, "width": [8, 9, 9, 9], "sigma_b": 0.0, "input_scale": 1.0,'
+    config += '"cotangent": "random", "dtype": "float16", "tied": true, "block": "prenorm", "norm": "rmsnorm",'
+    config += '"alpha": 0.5}'
+    variables = {"std": (dims, 10**powers), "log_grad_rms": (dims, powers)}
+    figure = drawn(xarray.Dataset(variables, coords=coords, attrs={"config": config}))
+    said = texts(figure)
+    assert {"tanh, input corr. 0.99999", "tanh, input corr. 0.999999"} <= set(said)
+    assert "largest" in said and any("dashed: where float16 ends" in text for text in said)
+    assert "block: prenorm; dtype: float16; tied: yes; norm: rmsnorm; alpha: 0.5" in said
