@@ -185,12 +185,12 @@ def in_rows(dataset: xarray.Dataset) -> xarray.Dataset:
     swept = [name for name in SWEPT if name in dataset.dims]
     if not swept:
         return dataset
-    digits = {name: _digits(dataset[name].values) for name in swept}
+    words = {name: _told_apart(dataset[name].values) for name in swept}
     rows = []
     for activation in dataset["activation"].values:
         for values in itertools.product(*(dataset[name].values for name in swept)):
-            at = dict(zip(swept, values, strict=True))
-            told = [f"{_SHORT.get(name, name)} {x:.{digits[name]}g}" for name, x in at.items()]
+            at = {name: value.item() for name, value in zip(swept, values, strict=True)}
+            told = [f"{_SHORT.get(name, name)} {words[name][x]}" for name, x in at.items()]
             label = ", ".join([str(activation), *told])
             one = dataset.sel(activation=[activation]).sel(at).drop_vars(swept).assign_coords(activation=[label])
             own = {"own_sigma_b": ("activation", [at["sigma_b"]])} if "sigma_b" in at else {}
@@ -198,9 +198,16 @@ def in_rows(dataset: xarray.Dataset) -> xarray.Dataset:
     return xarray.combine_nested(rows, "activation", coords="minimal", join="exact", combine_attrs="override")
 
 
-def _digits(values: np.ndarray) -> int:
-    """How many digits tell different numbers apart, four at least."""
-    return next(digits for digits in range(4, 18) if len({f"{x:.{digits}g}" for x in values}) == len(set(values)))
+def _told_apart(values: np.ndarray) -> dict[float, str]:
+    """Numbers in words, in few digits unless they need more.
+
+    >>> list(_told_apart(np.array([2 / 3, 0.999999, 1.0])).values())
+    ['0.6667', '0.999999', '1']
+    """
+    words = [f"{x:.10g}" if len(f"{x:.10g}") <= 8 else f"{x:.4g}" for x in values.tolist()]
+    return dict(
+        zip(values.tolist(), words if len(set(words)) == len(words) else map(repr, values.tolist()), strict=True)
+    )
 
 
 _SHORT = {"input_correlation": "input corr."}
