@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import get_opaque_trace_state
 from jax.custom_derivatives import SymbolicZero
+from jax.extend.core import get_opaque_trace_state
 
 from jaxgain.propagation.blocks import Block
 from jaxgain.propagation.kernel import Network
