@@ -5,15 +5,23 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
-from jax.extend.core import get_opaque_trace_state
 
 from jaxgain.propagation.blocks import Block
 from jaxgain.propagation.kernel import Network
 from jaxgain.propagation.maps import RandomMap, Sizes
+
+# It moved from one place to the other between the versions of jax.
+_trace_state = next(
+    getattr(module, "get_opaque_trace_state")  # noqa: B009
+    for module in (jax.core, jax.extend.core)
+    if hasattr(module, "get_opaque_trace_state")
+)
 
 
 class Call(NamedTuple):
@@ -145,10 +153,10 @@ def _typed(words: Array) -> Array:
 
 def _same_trace() -> Callable[[], None]:
     """A function that refuses to be called in another transformation than this one was."""
-    here = get_opaque_trace_state(convention="nnx")
+    here = _trace_state(convention="nnx")
 
     def check() -> None:
-        if get_opaque_trace_state(convention="nnx") != here:
+        if _trace_state(convention="nnx") != here:
             raise ValueError(
                 "a block must call linear and phi itself, not inside jit, vmap, scan or checkpoint: each call is a "
                 "map and an observation of its own"
