@@ -73,7 +73,7 @@ class Propagation(NamedTuple):
     """Log of the largest singular value of the Jacobian from the input, between norms that are rms, on the span of
     the directions; 0 at layer 0."""
     log_singular_values: Array = NOT_RECORDED
-    """Logs of all of them, falling, (..., directions); NaN below 1e-6 of the largest, which is rounding."""
+    """Logs of all of them, falling, (..., directions); NaN below 1e-6 of the largest, lost in rounding."""
     first_nonfinite: Array = NOT_RECORDED
     """First layer at which some activation is not finite; −1 if none."""
     first_vanished: Array = NOT_RECORDED
