@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from jaxgain.propagation.kernel import Ends, Network, arriving, at_each, layer_before, turn_back
-from jaxgain.propagation.rows import factor, mean, norm, product, reciprocal, stack, unit_size
+from jaxgain.propagation.rows import factor, mean_squares, norm, product, reciprocal, unit_size, units_and_lower
 from jaxgain.propagation.statistics import (
     Record,
     directions_of,
@@ -49,7 +49,7 @@ def propagate_dense(
         record = observe_slopes(list(slope), steepest) | _observe_z(z) | _observe_h(h)
         scaled, peak = unit_size(list(slope[:tangents] * moved[signals:]))
         tangent = jnp.stack(scaled) if scaled else direction
-        length = jnp.sqrt(_mean_squares(tangent))
+        length = jnp.sqrt(mean_squares(tangent))
         log_jacobian = log_jacobian + jnp.log(scale) + jnp.log(peak) + jnp.log(length)
         record["log_jacobian_rms"] = log_jacobian
         return (h, tangent * reciprocal(length)[:, None], log_jacobian), (z, record)
@@ -84,24 +84,18 @@ def propagate_dense(
 
 
 def _observe_z(z: Array) -> Record:
-    scaled, peak = unit_size(list(z))
-    return observe_preactivations(factor(scaled, careful=len(scaled)).lower, peak)
+    _, peak, lower = units_and_lower(z)
+    return observe_preactivations(lower, peak)
 
 
 def _observe_h(h: Array) -> Record:
-    scaled, peak = unit_size(list(h))
-    lower = factor(scaled, careful=len(scaled)).lower
+    scaled, peak, lower = units_and_lower(h)
     record = observe_activations(scaled, peak, lower)
     return record | {"log_rms": jnp.log(peak) + jnp.log(norm(lower)), "directions": directions_of(lower)}
 
 
-def _mean_squares(rows: Array) -> Array:
-    """Mean over the neurons of each row's squares, (B, n) -> (B,)."""
-    return stack([mean(row * row) for row in rows])
-
-
 def _observe_gradients(gradient: Array, log_scale: Array) -> Record:
-    return observe_gradients(list(gradient), _mean_squares(gradient), log_scale)
+    return observe_gradients(list(gradient), mean_squares(gradient), log_scale)
 
 
 def _observed(record: Record) -> Record:

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from jaxgain.propagation.kernel import Network
-from jaxgain.propagation.rows import UNROLLED, factor, mean, norm, reciprocal, stack, unit_rows, unit_size
+from jaxgain.propagation.rows import mean, mean_squares, norm, reciprocal, stack, unit_rows, unit_size, units_and_lower
 from jaxgain.propagation.settings import OF_PAIRS, OF_SPECTRUM
 from jaxgain.propagation.statistics import (
     Record,
@@ -45,8 +45,7 @@ def observe_z(network: Network, inputs: int, preactivations: list[Array], asked:
 
 
 def _observe_preactivation(network: Network, z: Array, asked: Sequence[str]) -> Record:
-    scaled, peak = unit_size(list(z.astype(jnp.float32)))
-    lower = factor(scaled, careful=len(scaled)).lower
+    _, peak, lower = units_and_lower(z)
     _, slope = network.value_and_slope(z)
     record = observe_preactivations(lower, peak) | observe_slopes(list(slope.astype(jnp.float32)), network.steepest)
     return record | _observe_angles(lower, asked)
@@ -67,8 +66,7 @@ def _observe_angles(lower: Array, asked: Sequence[str]) -> Record:
 
 def observe_h(h: Array, asked: Sequence[str]) -> Record:
     """Of a layer's output (B, n)."""
-    scaled, peak = unit_size(list(h.astype(jnp.float32)))
-    lower = factor(scaled, careful=len(scaled)).lower
+    scaled, peak, lower = units_and_lower(h)
     record = observe_activations(scaled, peak, lower)
     record["peak"] = jnp.max(jnp.abs(h.astype(jnp.float32)))  # in low precision it is not far from where numbers end
     if "effective_rank" in asked:
@@ -141,7 +139,7 @@ def renormalized(rows: Array, together: bool) -> tuple[Array, Array]:
     if not rows.size:
         return rows, jnp.zeros(rows.shape[:-1])
     units, sizes = unit_rows(rows.astype(jnp.float32).reshape(-1, rows.shape[-1]))
-    lengths = jnp.sqrt(_mean_squares(units))
+    lengths = jnp.sqrt(mean_squares(units))
     log_sizes = (jnp.log(sizes) + jnp.log(lengths)).reshape(rows.shape[:-1])
     if together:
         log_sizes = jnp.broadcast_to(jnp.max(log_sizes, axis=-1, keepdims=True), log_sizes.shape)
@@ -149,8 +147,3 @@ def renormalized(rows: Array, together: bool) -> tuple[Array, Array]:
         return (rows * scale[..., None]).astype(rows.dtype), log_sizes
     unit = units * reciprocal(lengths)[:, None]
     return unit.reshape(rows.shape).astype(rows.dtype), log_sizes
-
-
-def _mean_squares(rows: Array) -> Array:
-    """(K, n) -> (K,)."""
-    return stack([mean(row * row) for row in rows]) if len(rows) <= UNROLLED else jnp.mean(rows * rows, axis=1)

@@ -169,6 +169,17 @@ def unit_rows(rows: Array) -> tuple[Array, Array]:
     return rows * reciprocal(sizes)[:, None], sizes
 
 
+def mean_squares(rows: Array) -> Array:
+    """Mean over the neurons of each row's squares, (K, n) -> (K,)."""
+    return stack([mean(row * row) for row in rows]) if len(rows) <= UNROLLED else jnp.mean(rows * rows, axis=1)
+
+
+def units_and_lower(rows: Array) -> tuple[Rows, Array, Array]:
+    """Rows (K, n) of any type over their magnitudes, in float32, those (K,), and the `lower` of their `Factor`."""
+    units, sizes = unit_size(list(rows.astype(jnp.float32)))
+    return units, sizes, factor(units, careful=len(units)).lower
+
+
 def stack(scalars: list[Array]) -> Array:
     """Scalars as a vector, also when there are none."""
     return jnp.stack(scalars) if scalars else jnp.zeros(0, jnp.float32)

@@ -79,23 +79,27 @@ def solve_gain(
         raise ValueError(f"{min(several)} must be one number to solve for a gain, got {several[min(several)]}")
     config = dataclasses.replace(config, record_every=config.depth, keep_inputs=False)
 
-    values = _missed(config, target, gains := np.geomspace(low, high, AT_ONCE))
-    ends = [float(mean) for mean in values[[0, -1]].mean(axis=1)]
+    return _solved(*_bracket(config, target, low, high))
+
+
+def _bracket(config: SweepConfig, target: str, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """Logs of two gains close around the smallest root (2,), and what each seed misses there (2, seeds)."""
+    gains = np.geomspace(low, high, AT_ONCE)
+    values = _missed(config, target, gains)
+    at_ends = [_factor(float(mean)) for mean in values[[0, -1]].mean(axis=1)]
     while True:
-        means = values.mean(axis=1)
-        place = _first_root(means)
+        place = _first_root(values.mean(axis=1))
         if place is None:
             raise ValueError(
                 f"no gain between {low:g} and {high:g} meets the target {target!r}: at these the change over the depth "
-                f"is by factors of {_factor(ends[0])} and {_factor(ends[1])}; look elsewhere with between, or take "
-                "another block"
+                f"is by factors of {at_ends[0]} and {at_ends[1]}; look elsewhere with between, or take another block"
             )
-        bracket = gains[place], gains[place + 1]
-        if bracket[1] / bracket[0] - 1 < NARROW_ENOUGH:
-            break
-        gains = np.geomspace(*bracket, AT_ONCE)
+        bracket = slice(place, place + 2)
+        low_end, high_end = gains[bracket]
+        if high_end / low_end - 1 < NARROW_ENOUGH:
+            return np.log(gains[bracket]), values[bracket]
+        gains = np.geomspace(low_end, high_end, AT_ONCE)
         values = _missed(config, target, gains)
-    return _solved(np.log(bracket), values[place : place + 2])
 
 
 def _solved(logs: np.ndarray, values: np.ndarray) -> SolvedGain:

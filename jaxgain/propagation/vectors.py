@@ -22,7 +22,7 @@ from jaxgain.propagation.kernel import Ends, Network, arriving, at_each, turn_ba
 from jaxgain.propagation.layer import Call, Layer, Layers
 from jaxgain.propagation.maps import RandomMap, Sizes
 from jaxgain.propagation.observe import observe_gradient, observe_h, observe_tangents, observe_z, renormalized
-from jaxgain.propagation.rows import factor, norm, unit_size
+from jaxgain.propagation.rows import factor, norm, unit_size, units_and_lower
 from jaxgain.propagation.statistics import Record, directions_of, log_weight_gradient
 from jaxgain.propagation.weights import scan_layers
 
@@ -265,8 +265,7 @@ def _sent_back(random_map: RandomMap, sizes: Sizes, residuals: tuple, cotangents
     drawn, seen, scale, log_scale, h = residuals
     returned = random_map.send_back(drawn, seen, cotangents, sizes, scale)
     deltas, peak = unit_size(list(cotangents.astype(jnp.float32)))
-    units, lengths = unit_size(list(h.astype(jnp.float32)))
-    of_h = factor(units, careful=len(units)).lower
+    _, lengths, of_h = units_and_lower(h)
     log_rms = jnp.log(lengths) + jnp.log(norm(of_h))
     delta = factor(deltas, careful=len(deltas))
     tapped = log_weight_gradient(delta, log_scale + jnp.log(peak), log_rms, directions_of(of_h))
