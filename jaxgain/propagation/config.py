@@ -219,6 +219,7 @@ class SweepConfig:
         self._check_sizes()
         self._check_numbers()
         self._check_weights()
+        self._check_used()
 
     def _check_sizes(self) -> None:
         put = partial(object.__setattr__, self)
@@ -291,6 +292,22 @@ class SweepConfig:
                 raise ValueError(
                     f"{field} = {getattr(self, field)!r} needs the matrices themselves; use weights='dense'"
                 )
+
+    def _check_used(self) -> None:
+        """Refuse what would change nothing: whoever set it expects a difference."""
+        normalized = self.block in ("prenorm", "postnorm")
+        unused = {
+            "mode": callable(self.distribution) and "an initializer brings its own scale",
+            "sparsity": self.distribution != "sparse" and "it is of the distribution 'sparse'",
+            "norm": not normalized and "it is of the blocks 'prenorm' and 'postnorm'",
+            "branch": callable(self.block) and "a block of yours is all of a layer",
+        }
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name, why in unused.items():
+            if why and getattr(self, name) != defaults[name]:
+                raise ValueError(f"{name} = {getattr(self, name)!r} would change nothing: {why}; leave it out")
+        if self.depth == 1 and None not in (self.first_gain, self.readout_gain):
+            raise ValueError("first_gain and readout_gain are of the same layer where depth is 1; give one of them")
 
     def _first_widths(self) -> tuple[int, int]:
         return (self.width, self.width) if isinstance(self.width, int) else self.width[:2]

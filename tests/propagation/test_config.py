@@ -3,6 +3,7 @@ import math
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -113,6 +114,19 @@ NOT_LEGAL = [
     ({"widths": (10, 0)}, ValueError, "widths must be at least 1, got 0"),
     ({"directions": 5, "width": 4}, ValueError, "directions must be at most the width, 4, got 5"),
     ({"sparsity": 1.0}, ValueError, "sparsity must be at least 0 and below 1"),
+    ({"sparsity": 0.5}, ValueError, "sparsity = 0.5 would change nothing: it is of the distribution 'sparse'"),
+    (
+        {"mode": "fan_out", "weights": "dense", "distribution": jax.nn.initializers.he_normal()},
+        ValueError,
+        "mode = 'fan_out' would change nothing: an initializer brings its own scale; leave it out",
+    ),
+    ({"norm": "rmsnorm"}, ValueError, "norm = 'rmsnorm' would change nothing: it is of the blocks 'prenorm' and"),
+    (
+        {"block": lambda linear, phi, h: phi(linear(h)), "branch": "glu"},
+        ValueError,
+        "branch = 'glu' would change nothing: a block of yours is all of a layer",
+    ),
+    ({"depth": 1, "first_gain": 1.0, "readout_gain": 2.0}, ValueError, "are of the same layer where depth is 1"),
     ({"dropout": -0.1}, ValueError, "dropout must be at least 0 and below 1"),
     ({"layer_gains": (1.0, 2.0)}, ValueError, "layer_gains must be one number per layer, 100, got 2"),
     ({"first_gain": -1.0}, ValueError, "first_gain must be finite and at least 0"),
@@ -136,7 +150,7 @@ NOT_LEGAL = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "error", "sentence"), NOT_LEGAL, ids=[str(case[0]) for case in NOT_LEGAL])
+@pytest.mark.parametrize(("settings", "error", "sentence"), NOT_LEGAL, ids=[case[2] for case in NOT_LEGAL])
 def test_bad_input_is_one_sentence_with_what_came(settings, error, sentence):
     with pytest.raises(error) as raised:
         SweepConfig(**settings)
