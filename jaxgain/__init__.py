@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from jaxgain.propagation.solve import solve_gain
     from jaxgain.propagation.sweep import sweep
     from jaxgain.theory.critical import critical_init
+    from jaxgain.theory.edge import NoEdge, edge_curve, edge_of_chaos, edges_of_chaos
+    from jaxgain.theory.fixed_points import fixed_point, fixed_points
     from jaxgain.theory.gains import NoSuchGain, gain, gain_table
     from jaxgain.theory.meanfield import Init, chi_par, chi_perp, correlation_map, length_map
 
@@ -25,6 +27,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ACTIVATIONS",
     "Init",
+    "NoEdge",
     "NoSuchGain",
     "SweepConfig",
     "activation",
@@ -32,6 +35,11 @@ __all__ = [
     "chi_perp",
     "correlation_map",
     "critical_init",
+    "edge_curve",
+    "edge_of_chaos",
+    "edges_of_chaos",
+    "fixed_point",
+    "fixed_points",
     "gain",
     "gain_table",
     "length_map",
@@ -52,6 +60,12 @@ _HOME = {
     "chi_perp": "jaxgain.theory.meanfield",
     "chi_par": "jaxgain.theory.meanfield",
     "critical_init": "jaxgain.theory.critical",
+    "edge_curve": "jaxgain.theory.edge",
+    "edge_of_chaos": "jaxgain.theory.edge",
+    "edges_of_chaos": "jaxgain.theory.edge",
+    "NoEdge": "jaxgain.theory.edge",
+    "fixed_point": "jaxgain.theory.fixed_points",
+    "fixed_points": "jaxgain.theory.fixed_points",
     "SweepConfig": "jaxgain.propagation.config",
     "propagate": "jaxgain.propagation.network",
     "solve_gain": "jaxgain.propagation.solve",

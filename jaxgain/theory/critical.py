@@ -89,7 +89,7 @@ def sides(phi: Activation) -> tuple[tuple[float, float], tuple[float, float]]:
     return (float(values[0]), float(slopes[0])), (float(values[1]), float(slopes[1]))
 
 
-def _sigma_w_at_zero(phi: Activation) -> float | None:
+def sigma_w_at_zero(phi: Activation) -> float | None:
     """Return the sigma_w with chi_perp = chi_par = 1 as q -> 0, where phi(0) = 0 and phi has a slope."""
     (value_below, slope_below), (value_above, slope_above) = sides(phi)
     norm = math.hypot(slope_below, slope_above)
@@ -97,10 +97,10 @@ def _sigma_w_at_zero(phi: Activation) -> float | None:
 
 
 def _at_zero(phi: Activation) -> Critical | None:
-    sigma_w = _sigma_w_at_zero(phi)
+    sigma_w = sigma_w_at_zero(phi)
     if sigma_w is None:
         return None
-    if _is_scale_invariant(phi):
+    if is_scale_invariant(phi):
         reason = (
             f"{phi.name} is linear on either side of 0: every length is preserved at sigma_w = "
             f"{sigma_w:.10g}, whose square is 2 over the sum of the squared slopes"
@@ -115,7 +115,7 @@ def _at_zero(phi: Activation) -> Critical | None:
     return None
 
 
-def _is_scale_invariant(phi: Activation) -> bool:
+def is_scale_invariant(phi: Activation) -> bool:
     """Return whether phi is linear on either side of 0, seen at 161 points from 1e-6 to 1e6 on each."""
     (_, below), (_, above) = sides(phi)
     x = np.logspace(-6, 6, 161)
@@ -140,7 +140,7 @@ def _falls(phi: Activation, sigma_w: float) -> bool:
 # --- q > 0 ---
 
 
-class _Edge(NamedTuple):
+class Edge(NamedTuple):
     """The point of the edge of chaos, chi_perp = 1, at the length q, and what sigma_b keeps q fixed."""
 
     q: float
@@ -149,16 +149,26 @@ class _Edge(NamedTuple):
     bias: Expectation  # sigma_b^2/q, which may come out negative: then q cannot be fixed
 
     def init(self) -> Init:
+        """Return the initialization of this point; `bias` must not be negative."""
         # A bias within rounding of 0 is the end of the edge, where it was solved for.
         return Init(self.sigma_w.value, math.sqrt(self.q * self.bias.value) if self.bias.value > 1e-9 else 0.0)
 
 
-def _edge(phi: Activation, q: float) -> _Edge:
+def edge_at(phi: Activation, q: float) -> Edge:
+    r"""Return the point of the edge of chaos at the length q > 0, with its errors.
+
+    $\sigma_w^2 = 1/E\phi'^2$ and $\sigma_b^2 = q - E\phi^2/E\phi'^2$. Raises `NotFinite` where a moment is not
+    finite, and `ZeroDivisionError` where $\phi'$ is 0.
+
+    >>> from jaxgain.activations import activation
+    >>> round(edge_at(activation("erf"), 2.0).sigma_w.value ** 2, 12) == round(3 * np.pi / 4, 12)
+    True
+    """
     m = moments(phi, q)
     slope, slope_error = m.slope_second
     relative = slope_error / slope
     chi_par, ratio = m.length_slope.value / slope, m.second.value / (q * slope)
-    return _Edge(
+    return Edge(
         q,
         Expectation(slope**-0.5, slope**-0.5 * relative / 2),
         Expectation(chi_par, m.length_slope.error / slope + abs(chi_par) * relative),
@@ -166,18 +176,18 @@ def _edge(phi: Activation, q: float) -> _Edge:
     )
 
 
-def _edges(phi: Activation) -> list[_Edge]:
+def _edges(phi: Activation) -> list[Edge]:
     """Return the edge at every length of the scan where it exists."""
     edges = []
     for q in LENGTHS:
         try:
-            edges.append(_edge(phi, q))
+            edges.append(edge_at(phi, q))
         except (NotFinite, ZeroDivisionError):
             continue
     return edges
 
 
-def _edges_where(phi: Activation, excess: Callable[[_Edge], Expectation]) -> list[_Edge]:
+def _edges_where(phi: Activation, excess: Callable[[Edge], Expectation]) -> list[Edge]:
     """Return the edges at which `excess` changes sign, from small q to large.
 
     The scan returns rounding noise where `excess` is 0 over an interval, as chi_par - 1 may be for piecewise
@@ -186,13 +196,13 @@ def _edges_where(phi: Activation, excess: Callable[[_Edge], Expectation]) -> lis
     values = [(edge.q, *excess(edge)) for edge in _edges(phi)]
     signed = [(q, value) for q, value, error in values if abs(value) > 1e-12 + 10 * error]
     brackets = [(a, b) for (a, fa), (b, fb) in itertools.pairwise(signed) if (fa < 0) != (fb < 0)]
-    return [_edge(phi, root(lambda q: excess(_edge(phi, q)).value, a, b)) for a, b in brackets]
+    return [edge_at(phi, root(lambda q: excess(edge_at(phi, q)).value, a, b)) for a, b in brackets]
 
 
 def _half_stable(phi: Activation) -> Critical | None:
     """Return the critical point at the smallest q > 0 that some sigma_b >= 0 makes fixed."""
 
-    def excess(edge: _Edge) -> Expectation:
+    def excess(edge: Edge) -> Expectation:
         return Expectation(edge.chi_par.value - 1, edge.chi_par.error)
 
     for edge in _edges_where(phi, excess):
@@ -200,7 +210,7 @@ def _half_stable(phi: Activation) -> Critical | None:
             continue
         q, init = edge.q, edge.init()
         # How far q may be off, from how well chi_par is known, and sigma_w with it.
-        above, below = _edge(phi, 1.01 * q), _edge(phi, 0.99 * q)
+        above, below = edge_at(phi, 1.01 * q), edge_at(phi, 0.99 * q)
         off = 4e-16 + edge.chi_par.error * 0.02 / abs(above.chi_par.value - below.chi_par.value)
         error = edge.sigma_w.error + off * abs(above.sigma_w.value - below.sigma_w.value) / 0.02
         reason = (
@@ -215,7 +225,7 @@ def _half_stable(phi: Activation) -> Critical | None:
 def _substitute(phi: Activation) -> Critical | None:
     """Return the next best: chi_perp = 1 at a stable length, with sigma_b = 0 where that can be."""
 
-    def stable(edges: list[_Edge]) -> list[_Edge]:
+    def stable(edges: list[Edge]) -> list[Edge]:
         return [edge for edge in edges if abs(edge.chi_par.value) < 1 - 1e-9]
 
     edges = stable(_edges_where(phi, lambda edge: edge.bias))
@@ -225,7 +235,7 @@ def _substitute(phi: Activation) -> Critical | None:
         edges.sort(key=lambda edge: abs(math.log(edge.q)))
     if not edges:
         return None
-    edge, sigma_w = edges[0], _sigma_w_at_zero(phi)
+    edge, sigma_w = edges[0], sigma_w_at_zero(phi)
     init = edge.init()
     but = (
         ""

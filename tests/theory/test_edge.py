@@ -1,0 +1,132 @@
+"""The edge of chaos: reference values, all branches with their stability, closed forms, refusals."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgain.activations import ACTIVATIONS
+from jaxgain.theory.critical import critical_init
+from jaxgain.theory.edge import NoEdge, edge_curve, edge_of_chaos, edges_of_chaos
+from jaxgain.theory.meanfield import chi_par, chi_perp, length_map
+
+# sigma_b, sigma_w, q, chi_par, stable: 30-digit arithmetic (Hayou et al., 2019, print some to three digits).
+REFERENCE = [
+    ("tanh", 0.2, 1.304145840057, 0.5120785042339, 0.542564, True),
+    ("tanh", 0.05**0.5, 1.327009660706, 0.5700478816408, 0.518186, True),
+    ("elu", 0.2, 1.229251124137, 1.106930540346, 0.859777, True),
+    ("selu", 0.05, 0.8220126436959, 0.1406547124699, 0.834221, True),
+    ("erf", 0.2, 1.152795413492, 0.4657629357829, 0.517725, True),
+    ("sin", 0.2, 1.212333188151, 0.5097517590924, 0.530248, True),
+    ("softsign", 0.05, 1.361050910448, 0.06862780248382, 0.710217, True),
+    ("hard_tanh", 0.05, 1.008853485174, 0.1770515314694, 0.885427, True),
+    ("relu6", 0.05, 1.414837505398, 3.254789526232, 0.98947, True),
+    ("sigmoid", 0.2, 10.1540302742, 45.71245277173, 0.0601437, True),
+    ("sigmoid", 0.0, 10.14926371002, 45.62427779738, 0.060250434810026, True),
+    ("gelu", 0.2, 1.547009470416, 0.5756371166192, 1.09504, False),
+    ("gelu", 0.05, 1.851902785, 0.07517323725727, 1.06386, False),
+    ("silu", 0.2, 1.679531600692, 0.6894525029138, 1.09873, False),
+]
+
+
+@pytest.mark.parametrize(("phi", "sigma_b", "sigma_w", "q", "par", "stable"), REFERENCE)
+def test_the_edge_has_the_reference_values(phi, sigma_b, sigma_w, q, par, stable):
+    eoc = edge_of_chaos(phi, sigma_b=sigma_b)
+    assert eoc.init.sigma_w == pytest.approx(sigma_w, rel=1e-12)
+    assert eoc.init.sigma_b == sigma_b
+    assert eoc.q == pytest.approx(q, rel=1e-12)
+    assert eoc.chi_par == pytest.approx(par, rel=1e-5)
+    assert eoc.stable is stable
+
+
+def test_the_edge_is_found_from_sigma_w_too():
+    # Pennington et al. (2017) trained tanh at sigma_w^2 = 1.05 and sigma_b^2 = 2.01e-5
+    assert edge_of_chaos("tanh", sigma_w=1.05**0.5).init.sigma_b ** 2 == pytest.approx(2.01052133882671e-5, rel=1e-12)
+    assert edge_of_chaos("tanh", sigma_w=1.05).init.sigma_b ** 2 == pytest.approx(0.000167400933542778, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_a_point_of_the_edge_is_one(name):
+    for sigma_b in (0.0, 0.1, 1.0):
+        for eoc in edges_of_chaos(name, sigma_b=sigma_b):
+            assert chi_perp(name, eoc.init, eoc.q) == pytest.approx(1, abs=1e-12)
+            assert length_map(name, eoc.init, eoc.q) == pytest.approx(eoc.q, rel=1e-11)
+            assert chi_par(name, eoc.init, eoc.q) == pytest.approx(eoc.chi_par, abs=1e-11)
+            assert eoc.stable == (eoc.stability == "stable")
+
+
+def test_erf_has_its_edge_in_closed_form():
+    # chi_perp = sigma_w^2 (4/pi)/sqrt(1 + 4q), E phi^2 = (2/pi) arcsin(2q/(1 + 2q))
+    eoc = edge_of_chaos("erf", sigma_b=0.7)
+    q = eoc.q
+    assert eoc.init.sigma_w**2 == pytest.approx(math.pi / 4 * math.sqrt(1 + 4 * q), rel=1e-13)
+    assert eoc.init.sigma_w**2 * 2 / math.pi * math.asin(2 * q / (1 + 2 * q)) + 0.49 == pytest.approx(q, rel=1e-13)
+
+
+# Below the sigma_b of their critical points chi_perp is 1 only where the length is unstable.
+@pytest.mark.parametrize("name", ["gelu", "silu"])
+def test_the_stability_of_the_branch_changes_at_the_critical_point(name):
+    critical = critical_init(name)
+    assert critical.init is not None
+    below, at, above = (edges_of_chaos(name, sigma_b=f * critical.init.sigma_b) for f in (0.999, 1.0, 1.001))
+    assert [point.stability for point in below] == ["unstable"]
+    assert [point.stability for point in at] == ["half-stable"]
+    assert [point.stability for point in above] == ["stable"]
+    assert at[0].q == pytest.approx(critical.q, rel=1e-9)
+
+
+def test_one_sigma_w_may_be_met_twice():
+    found = edges_of_chaos("gelu", sigma_w=1.408)
+    assert len(found) == 2
+    assert found[0].init.sigma_b < found[1].init.sigma_b
+
+
+def test_the_edge_without_bias_ends_at_length_zero():
+    for name, sigma_w, stability in (("tanh", 1.0, "stable"), ("gelu", 2.0, "unstable"), ("hard_tanh", 1.0, "stable")):
+        (eoc,) = edges_of_chaos(name, sigma_b=0.0)
+        assert (eoc.init.sigma_w, eoc.q, eoc.stability) == (pytest.approx(sigma_w, rel=1e-15), 0.0, stability)
+    (relu,) = edges_of_chaos("relu", sigma_b=0.0)
+    assert (relu.init.sigma_w, relu.q, relu.stability) == (pytest.approx(2**0.5, rel=1e-15), 1.0, "neutral")
+
+
+def test_the_curve_labels_its_branches():
+    curve = edge_curve("gelu", np.array([0.5, 3.0, 10.0]))
+    assert curve.stability.values.tolist() == ["unstable", "unstable", "stable"]
+    for q in (0.5, 3.0, 10.0):
+        row = curve.sel(q=q)
+        assert edge_of_chaos("gelu", sigma_b=float(row.sigma_b)).q == pytest.approx(q, rel=1e-10)
+    assert set(edge_curve("softplus").stability.values) == {"none"}
+    assert edge_curve("softplus").sigma_w.isnull().all()
+    assert edge_curve("tanh").sizes == {"q": 141}
+
+
+@pytest.mark.parametrize(
+    ("phi", "keywords", "match"),
+    [
+        ("softplus", {"sigma_b": 0.1}, "negative for every q"),
+        ("relu", {"sigma_b": 0.1}, r"every length grows by sigma_b\^2"),
+        ("step", {"sigma_b": 0.1}, "jumps, so chi_perp is infinite"),
+        ("tanh", {"sigma_w": 0.5}, "on it, sigma_w is between 1 and"),
+        (lambda x: jnp.exp(x * x), {"sigma_b": 0.1}, "not finite"),
+    ],
+)
+def test_an_edge_that_does_not_exist_is_refused_with_the_reason(phi, keywords, match):
+    with pytest.raises(ValueError, match=match) as refusal:
+        edge_of_chaos(phi, **keywords)
+    assert "\n" not in str(refusal.value)
+    if isinstance(phi, str):
+        assert isinstance(refusal.value, NoEdge)
+        assert edges_of_chaos(phi, **keywords) == ()
+
+
+@pytest.mark.parametrize("keywords", [{}, {"sigma_b": 0.1, "sigma_w": 1.0}])
+def test_one_of_both_scales_is_given(keywords):
+    with pytest.raises(ValueError, match="give one of sigma_b and sigma_w"):
+        edge_of_chaos("tanh", **keywords)
+
+
+@pytest.mark.parametrize("sigma_b", [-0.1, math.nan, math.inf])
+def test_a_bias_that_is_negative_or_not_finite_is_refused(sigma_b):
+    with pytest.raises(ValueError, match="sigma_b must be finite and not negative"):
+        edge_of_chaos("tanh", sigma_b=sigma_b)
