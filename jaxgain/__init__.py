@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jaxgain.theory.fixed_points import fixed_point, fixed_points
     from jaxgain.theory.gains import NoSuchGain, gain, gain_table
     from jaxgain.theory.meanfield import Init, chi_par, chi_perp, correlation_map, length_map
+    from jaxgain.theory.phase_diagram import phase_diagram
 
 __version__ = "0.1.0"
 
@@ -43,6 +44,7 @@ __all__ = [
     "gain",
     "gain_table",
     "length_map",
+    "phase_diagram",
     "propagate",
     "solve_gain",
     "sweep",
@@ -66,6 +68,7 @@ _HOME = {
     "NoEdge": "jaxgain.theory.edge",
     "fixed_point": "jaxgain.theory.fixed_points",
     "fixed_points": "jaxgain.theory.fixed_points",
+    "phase_diagram": "jaxgain.theory.phase_diagram",
     "SweepConfig": "jaxgain.propagation.config",
     "propagate": "jaxgain.propagation.network",
     "solve_gain": "jaxgain.propagation.solve",

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxgain.activations import Activation, activation
 from jaxgain.theory.critical import Edge, edge_at, is_scale_invariant, root, sigma_w_at_zero
-from jaxgain.theory.fixed_points import check_finite, extrema, fixed_points, scan
+from jaxgain.theory.lengths import check_finite, extrema, fixed_lengths, scan
 from jaxgain.theory.meanfield import Init
 from jaxgain.theory.panels import Expectation, resolve
 from jaxgain.theory.quadrature import NotFinite, check_length, moments
@@ -115,7 +115,7 @@ def _at_zero(phi: Activation, sigma_b: float | None, sigma_w: float | None) -> t
         return ()
     if is_scale_invariant(phi):
         return (EdgeOfChaos(Init(end), 1.0, 1.0, "neutral"),)
-    return (EdgeOfChaos(Init(end), 0.0, 1.0, fixed_points(phi, Init(end))[0].stability),)
+    return (EdgeOfChaos(Init(end), 0.0, 1.0, fixed_lengths(phi, end, 0.0)[0].stability),)
 
 
 @functools.lru_cache(maxsize=512)

@@ -4,33 +4,32 @@ Poole et al., *Exponential expressivity in deep neural networks through transien
 al., *Deep information propagation* (2017). Per layer, a deviation of the length shrinks by $\chi_\parallel$, one
 of the correlation by the slope of its map, and the mean squared gradient, going back, changes by
 $\chi_\perp$.
-
-A root scan over a piecewise linear activation meets rounding noise where a length is preserved exactly: only
-values beyond their own error have a sign here.
 """
 
 import functools
-import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.core import Tracer
 
 from jaxgain.activations import Activation, activation
 from jaxgain.theory.critical import root
+from jaxgain.theory.lengths import TINY, Length, check_finite, fixed_lengths, next_length, reached, scan
 from jaxgain.theory.meanfield import Init
-from jaxgain.theory.panels import Expectation, resolve, tabulate
-from jaxgain.theory.quadrature import Moments, NotFinite, moments, separation
+from jaxgain.theory.panels import mesh, resolve
+from jaxgain.theory.quadrature import Moments, moments, separation
+from jaxgain.theory.reached import Reached, bracketed_root, noise_of, reached_correlation, reached_length
+from jaxgain.theory.tables import correlation_table, length_table, separation_ratio
 
 PHASES = ("ordered", "chaotic", "edge", "collapsing", "diverging", "scale-invariant")
 STABILITIES = ("unstable", "half-stable", "stable", "neutral")
 
-# Lengths a factor of 2 apart: as functions of ln q the moments are averages over ln(z^2), whose width is above 2.
-_LENGTHS = tuple((2.0 ** np.arange(-100, 51)).tolist())
-_LARGE = 1e5  # above it a scan ends where the moments are not known to 1e-9
-_NOISE = 1e-13  # relative to q, besides the estimated errors
-_TINY = 1e-90  # moments at q = 0 are taken at 1e-100: what is below is 0
+_NOISE = 1e-13  # of chi, relative
 _EDGE = 1e-9  # |chi_perp - 1| below which the phase is called the edge
 
 
@@ -43,6 +42,9 @@ class FixedPoint(NamedTuple):
     over so many layers, infinite where it does so slower than exponentially. `stability` is one of `STABILITIES`,
     `basin` the interval of lengths around q that are attracted to it, and `phase` one of `PHASES`.
     `residual` is $|q' - q|/q$.
+
+    For arrays of initializations every field is an array; in traced code `stability` and `phase` are places in
+    `STABILITIES` and `PHASES`, and `basin` is NaN.
 
     At q = 0 every number is the limit from above. Where the length diverges, q is infinite, c is NaN and both chi
     are those of the largest length at which they are known. A jump has infinite $\chi_\perp$ and `xi_grad` = 0.
@@ -70,7 +72,8 @@ class FixedPoint(NamedTuple):
     @property
     def stable(self) -> Any:
         """Whether the lengths on both sides of q are attracted to it."""
-        return self.stability == "stable"
+        traced = isinstance(self.stability, jax.Array)
+        return self.stability == (STABILITIES.index("stable") if traced else "stable")
 
 
 def fixed_points(phi: "str | Activation | Callable[..., Any]", init: Init) -> tuple[FixedPoint, ...]:
@@ -85,245 +88,69 @@ def fixed_points(phi: "str | Activation | Callable[..., Any]", init: Init) -> tu
     >>> [(round(point.q, 9), point.stability) for point in fixed_points("tanh", Init(2**0.5))]
     [(0.0, 'unstable'), (0.61796477, 'stable')]
     """
-    phi, sigma_w, sigma_b = _numbers(phi, init)
-    return tuple(_fixed_point(phi, sigma_w, sigma_b, found) for found in _found(phi, sigma_w, sigma_b))
+    phi = resolve(activation(phi))
+    check_finite(phi)
+    if np.ndim(init.sigma_w) or np.ndim(init.sigma_b) or isinstance(init.sigma_w + init.sigma_b, Tracer):
+        raise ValueError(
+            f"all fixed points, whose number varies, are found for one initialization of numbers, got {init!r}; "
+            "fixed_point takes arrays and traced values"
+        )
+    sigma_w, sigma_b = float(init.sigma_w), float(init.sigma_b)
+    return tuple(_fixed_point(phi, sigma_w, sigma_b, found) for found in fixed_lengths(phi, sigma_w, sigma_b))
 
 
-def fixed_point(phi: "str | Activation | Callable[..., Any]", init: Init, q0: float = 1.0) -> FixedPoint:
+def fixed_point(phi: "str | Activation | Callable[..., Any]", init: Init, q0: Any = 1.0) -> FixedPoint:
     r"""Return the fixed point that the length reaches from q0, layer by layer (Poole et al., 2016).
 
     It has an infinite q where the length diverges, and `converged` is false there and where the length neither
-    diverges nor settles.
+    diverges nor settles. Arrays of scales and of q0 broadcast; under `jit` and `vmap` it is computed in the dtype
+    of the traced arguments, and `converged` is false too where rounding decides.
 
-    Raises `ValueError` on a q0 that is negative or not finite, and as `fixed_points`.
+    Raises `ValueError` on a q0 that is not positive (or 0, for one initialization) and finite, and where phi is
+    not finite or has no finite expectation.
 
     >>> point = fixed_point("tanh", Init(2.5, 0.3))
     >>> round(point.q, 9), round(point.c, 10), round(point.xi_c, 4), point.phase
     (4.079123875, 0.1221037473, 5.1089, 'chaotic')
     """
-    phi, sigma_w, sigma_b = _numbers(phi, init)
-    if not (isinstance(q0, int | float | np.number) and math.isfinite(q0) and q0 >= 0):
-        raise ValueError(f"the first length q0 must be a finite number, not negative, got {q0!r}")
-    found, converged = _reached(phi, sigma_w, sigma_b, float(q0))
+    phi = resolve(activation(phi))
+    check_finite(phi)
+    arguments = (init.sigma_w, init.sigma_b, q0)
+    if any(isinstance(argument, Tracer) for argument in arguments):
+        dtype = jnp.result_type(*arguments, float)
+        traced = jnp.vectorize(functools.partial(_traced, phi))
+        return FixedPoint(*traced(*(jnp.asarray(argument, dtype) for argument in arguments)))
+    _check_first_length(q0)
+    if any(np.ndim(argument) for argument in arguments):
+        return _many(phi, *np.broadcast_arrays(*(np.asarray(argument, np.float64) for argument in arguments)))
+    return _one(phi, *map(float, arguments))
+
+
+def _check_first_length(q0: Any) -> None:
+    try:
+        lengths = np.asarray(q0, np.float64)
+    except (TypeError, ValueError):
+        lengths = np.array(math.nan)
+    if not (np.isfinite(lengths).all() and (lengths >= 0).all() and (lengths.ndim == 0 or (lengths > 0).all())):
+        raise ValueError(f"the first length q0 must be finite and not negative, in arrays positive, got {q0!r}")
+
+
+# --- one initialization ---
+
+
+@functools.lru_cache(maxsize=16384)
+def _one(phi: Activation, sigma_w: float, sigma_b: float, q0: float) -> FixedPoint:
+    found, converged = reached(phi, sigma_w, sigma_b, q0)
     if found is None:
         return _diverging(phi, sigma_w)
     return _fixed_point(phi, sigma_w, sigma_b, found)._replace(converged=converged)
 
 
-def _numbers(phi: Any, init: Init) -> tuple[Activation, float, float]:
-    phi = resolve(activation(phi))
-    if np.ndim(init.sigma_w) or np.ndim(init.sigma_b):
-        raise ValueError(
-            f"fixed points are found for one initialization, got {init!r}; for many use phase_diagram, or jax.vmap"
-        )
-    check_finite(phi)
-    return phi, float(init.sigma_w), float(init.sigma_b)
-
-
-@functools.lru_cache(maxsize=512)
-def check_finite(phi: Activation) -> None:
-    """Raise `ValueError` unless phi is finite, and its second moment is, at length 1."""
-    x = np.linspace(-8.0, 8.0, 4097)
-    values = tabulate(phi, x)[0]
-    if not np.isfinite(values).all():
-        at = x[~np.isfinite(values)]
-        raise NotFinite(
-            f"{phi.name} must be finite on the real line, but phi({at[np.argmin(abs(at))]:g}) is "
-            f"{values[~np.isfinite(values)][np.argmin(abs(at))]:g}; a signal has every sign and size"
-        )
-    second = moments(phi, 1.0).second
-    if second.error > 1e-6 * second.value:
-        raise NotFinite(f"E phi^2 of {phi.name} does not converge at q = 1: it may be infinite")
-
-
-# --- the length ---
-
-
-class _Found(NamedTuple):
-    """A root of the length map, its stability, and the roots on either side of it."""
-
-    q: float
-    stability: str
-    basin: tuple[float, float]
-
-
-class _At(NamedTuple):
-    """The growth q'/q - 1 at q, and chi_par - 1; the signs are 0 where rounding decides."""
-
-    q: float
-    growth: float
-    sign: int
-    tilt: int
-
-
-@functools.lru_cache(maxsize=512)
-def scan(phi: Activation) -> tuple[tuple[float, Moments], ...]:
-    """Return the moments at lengths a factor of 2 apart, and at every extremum of dE phi^2/dq between them.
-
-    As far up as they are known. Between two of these lengths chi_par is monotonic, so that q' - q has no more
-    extrema than chi_par - 1 changes its sign: GELU's critical point is missed otherwise.
-    """
-    found = []
-    for q in _LENGTHS:
-        try:
-            m = moments(phi, q)
-        except NotFinite:
-            break  # what grows faster than every power: infinite from here on
-        if q > _LARGE and m.second.error > 1e-9 * m.second.value:
-            break
-        found.append((q, m))
-    slopes = [(q, m.length_slope) for q, m in found]
-    bends = extrema(slopes, lambda q: moments(phi, q).length_slope.value)
-    return tuple(sorted([*found, *((q, moments(phi, q)) for q in bends)]))
-
-
-def extrema(points: Sequence[tuple[float, Expectation]], function: Callable[[float], float]) -> list[float]:
-    """Return where `function`, known at the `points`, is larger or smaller than on either side, beyond its errors.
-
-    Golden sections of ln q between the neighbours of every point that is above, or below, both of them.
-
-    >>> points = [(q, Expectation(q * math.exp(-q), 0.0)) for q in (0.25, 0.5, 1.5, 3.0)]
-    >>> [round(q, 6) for q in extrema(points, lambda q: q * math.exp(-q))]
-    [1.0]
-    """
-    found = []
-    for (low, before), (_, middle), (high, after) in zip(points, points[1:], points[2:], strict=False):
-        left, right = middle.value - before.value, middle.value - after.value
-        if left * right > 0 and min(abs(left), abs(right)) > 1e-12 * abs(middle.value) + 10 * middle.error:
-            found.append(_highest(lambda q, sign=left: math.copysign(1, sign) * function(q), low, high))
-    return found
-
-
-def _highest(function: Callable[[float], float], low: float, high: float) -> float:
-    golden = (math.sqrt(5) - 1) / 2
-    a, b = math.log(low), math.log(high)
-    left, right = b - golden * (b - a), a + golden * (b - a)
-    at_left, at_right = function(math.exp(left)), function(math.exp(right))
-    while b - a > 1e-8:  # the height is then right to the last digits
-        if at_left > at_right:
-            b, right, at_right = right, left, at_left
-            left = b - golden * (b - a)
-            at_left = function(math.exp(left))
-        else:
-            a, left, at_left = left, right, at_right
-            right = a + golden * (b - a)
-            at_right = function(math.exp(right))
-    return math.exp((a + b) / 2)
-
-
-def _at(m: Moments, q: float, sigma_w: float, sigma_b: float) -> _At:
-    ratio = sigma_w**2 * m.second.value / q
-    noise = _NOISE + 10 * sigma_w**2 * m.second.error / q
-    growth = ratio - 1 + sigma_b**2 / q
-    if abs(ratio - 1) <= noise:
-        # Preserved up to rounding: any bias decides.
-        sign = 1 if sigma_b else 0
-    else:
-        sign = 0 if abs(growth) <= noise * max(1.0, ratio) else int(math.copysign(1, growth))
-    tilt = sigma_w**2 * m.length_slope.value - 1
-    tilt_noise = _NOISE + 10 * sigma_w**2 * m.length_slope.error
-    return _At(q, growth, sign, 0 if not abs(tilt) > tilt_noise else int(math.copysign(1, tilt)))
-
-
-def _profile(phi: Activation, sigma_w: float, sigma_b: float) -> list[_At]:
-    """Return the growth along the scan and at every extremum of q' - q, where it may touch 0."""
-    profile = [_at(m, q, sigma_w, sigma_b) for q, m in scan(phi)]
-    first = sigma_b**2
-    if 0 < first < profile[0].q:  # below it no length is fixed
-        profile.insert(0, _at(moments(phi, first / 2), first / 2, sigma_w, sigma_b))
-    bends = []
-    for a, b in itertools.pairwise([point for point in profile if point.tilt]):
-        if a.tilt != b.tilt:
-            q = root(lambda q: sigma_w**2 * moments(phi, q).length_slope.value - 1, a.q, b.q)
-            bends.append(_at(moments(phi, q), q, sigma_w, sigma_b))
-    return sorted(profile + bends)
-
-
-@functools.lru_cache(maxsize=1024)
-def _found(phi: Activation, sigma_w: float, sigma_b: float) -> tuple[_Found, ...]:
-    """Return the roots with their stability and basins, q = 0 among them where it is one."""
-    profile = _profile(phi, sigma_w, sigma_b)
-    sure = [point for point in profile if point.sign]
-    zero = sigma_b == 0 and not phi.jumps and sigma_w**2 * moments(phi, 0.0).second.value < _TINY
-    if not sure:
-        every = _Found(1.0, "neutral", (1.0, 1.0))
-        return (_Found(0.0, "neutral", (0.0, 0.0)), every) if zero else (every,)
-    roots = [(0.0, (0, sure[0].sign))] if zero else []
-    for a, b in itertools.pairwise(sure):
-        between = [point for point in profile if a.q < point.q < b.q]
-        if a.sign != b.sign:
-            roots.append((_crossing(phi, sigma_w, sigma_b, a.q, b.q), (a.sign, b.sign)))
-        elif between:
-            roots.append((min(between, key=lambda point: abs(point.growth)).q, (a.sign, b.sign)))
-    return tuple(_labelled(roots))
-
-
-def _crossing(phi: Activation, sigma_w: float, sigma_b: float, a: float, b: float) -> float:
-    def growth(q: float) -> float:
-        return _at(moments(phi, q), q, sigma_w, sigma_b).growth
-
-    if b > 4 * a:  # first in the logarithm, where so wide a bracket is short
-        near = math.exp(root(lambda u: growth(math.exp(u)), math.log(a), math.log(b)))
-        below, above = near * (1 - 1e-12), near * (1 + 1e-12)
-        return root(growth, below, above) if growth(below) * growth(above) < 0 else near
-    return root(growth, a, b)
-
-
-def _labelled(roots: list[tuple[float, tuple[int, int]]]) -> list[_Found]:
-    """Label roots by the signs of the growth below and above: attracted from below where +, from above where -."""
-    labelled = []
-    for i, (q, (below, above)) in enumerate(roots):
-        low = (roots[i - 1][0] if i else 0.0) if below > 0 else q
-        high = (roots[i + 1][0] if i + 1 < len(roots) else math.inf) if above < 0 else q
-        sides = (below >= 0 if q == 0 else below > 0) + (above < 0)
-        stability = ("unstable", "half-stable", "stable")[sides]
-        if q == 0:  # lengths have one side only
-            stability = "stable" if above < 0 else "unstable"
-        labelled.append(_Found(q, stability, (low, high)))
-    return labelled
-
-
-def _reached(phi: Activation, sigma_w: float, sigma_b: float, q0: float) -> tuple[_Found | None, bool]:
-    """Return the root that the recursion reaches from q0, None at infinity, and whether it does reach it.
-
-    d ln E phi^2 / d ln q = E[phi^2 (z^2 - 1)/2] / E phi^2 is at least -1/2. Where the map falls the recursion may
-    step over a root, then, but only half as far beyond as it was before: it converges unless there is another root.
-    """
-    roots = _found(phi, sigma_w, sigma_b)
-    q = q0
-    for _ in range(1000):
-        if roots and roots[0].stability == "neutral":
-            return _Found(q, "neutral", (q, q)), True
-        here = [found for found in roots if abs(q - found.q) <= 1e-12 * found.q]
-        if here:
-            return here[0], True
-        image = _next(phi, sigma_w, sigma_b, q)
-        ahead = sorted((f for f in roots if (f.q - q) * (image - q) > 0), key=lambda found: abs(found.q - q))
-        if not ahead:
-            return None, False
-        low, high = sorted((q, ahead[0].q))
-        steps = [sigma_w**2 * m.second.value + sigma_b**2 for at, m in scan(phi) if low <= at <= high]
-        if not any((step - found.q) * (image - q) >= 0 for step in [image, *steps] for found in ahead[1:2]):
-            return ahead[0], True
-        q = image
-    return min(roots, key=lambda found: abs(found.q - q)), False
-
-
-def _next(phi: Activation, sigma_w: float, sigma_b: float, q: float) -> float:
-    try:
-        return sigma_w**2 * moments(phi, q).second.value + sigma_b**2
-    except NotFinite:
-        return math.inf
-
-
-# --- the correlation, and what follows ---
-
-
-def _fixed_point(phi: Activation, sigma_w: float, sigma_b: float, found: _Found) -> FixedPoint:
+def _fixed_point(phi: Activation, sigma_w: float, sigma_b: float, found: Length) -> FixedPoint:
     q, m = found.q, moments(phi, found.q)
     chi_par, chi_perp = _chis(m, sigma_w)
     if q == 0:
-        chi_par, chi_perp = (0.0 if chi < _TINY else chi for chi in (chi_par, chi_perp))
+        chi_par, chi_perp = (0.0 if chi < TINY else chi for chi in (chi_par, chi_perp))
     one_minus_c, slope = _correlation(phi, sigma_w, q, chi_perp)
     return FixedPoint(
         q=q,
@@ -337,7 +164,7 @@ def _fixed_point(phi: Activation, sigma_w: float, sigma_b: float, found: _Found)
         stability=found.stability,
         basin=found.basin,
         phase=_phase(q, chi_perp, found.stability),
-        residual=abs(_next(phi, sigma_w, sigma_b, q) / q - 1) if q else 0.0,
+        residual=abs(next_length(phi, sigma_w, sigma_b, q) / q - 1) if q else 0.0,
         converged=True,
     )
 
@@ -425,3 +252,128 @@ def _derivative(function: Callable[[float], float], x: float) -> float:
     """Return the derivative at x of a function that is analytic well beyond 0.2 on either side of it."""
     values = [function(x + _WIDTH * node) for node in _NODES.tolist()]
     return float(_WEIGHTS @ (np.array(values) - np.mean(values))) / _WIDTH
+
+
+# --- arrays of initializations, from tables ---
+
+
+def _many(phi: Activation, sigma_w: np.ndarray, sigma_b: np.ndarray, q0: np.ndarray) -> FixedPoint:
+    shape = sigma_w.shape
+    sigma_w, sigma_b, q0 = sigma_w.ravel(), sigma_b.ravel(), q0.ravel()
+    with jax.enable_x64(True):
+        ends = _compiled_lengths(phi)(sigma_w, sigma_b, q0)
+    q, chi_par, chi_perp, known, falls, rises, residual = (np.array(part) for part in ends)
+    limit, top = moments(phi, 0.0), scan(phi)[-1][1]
+    falls &= (sigma_b == 0) & (limit.second.value < TINY) & (not phi.jumps)
+    for where, value, m in ((falls, 0.0, limit), (rises, math.inf, top)):
+        q[where] = value
+        chi_par[where], chi_perp[where] = (sigma_w[where] ** 2 * f.value for f in (m.length_slope, m.slope_second))
+    falls &= chi_perp < 1  # else there is a length below the table
+    known = (known | falls | rises) & (np.abs(chi_perp - 1) > 1e-7)
+    one_minus_c, slope = np.where(rises, math.nan, 0.0), np.where(rises, math.nan, np.where(falls, 1.0, chi_perp))
+    chaotic = known & (chi_perp > 1) & (q > 0) & ~rises
+    if chaotic.any():
+        one_minus_c[chaotic], slope[chaotic] = _correlations(phi, q[chaotic], sigma_w[chaotic])
+    columns = {
+        "q": q,
+        "one_minus_c": one_minus_c,
+        "slope": slope,
+        "chi_par": chi_par,
+        "chi_perp": chi_perp,
+        "xi_q": _depths(np.abs(chi_par)),
+        "xi_c": _depths(slope),
+        "xi_grad": _depths(chi_perp),
+        "stability": np.where(rises, "unstable", "stable").astype("<U11"),
+        "basin": np.full((q.size, 2), math.nan),
+        "phase": np.select([rises, falls, chi_perp < 1], ["diverging", "collapsing", "ordered"], "chaotic").astype(
+            "<U15"
+        ),
+        "residual": np.where(rises, math.inf, np.where(falls, 0.0, residual)),
+        "converged": ~rises,
+    }
+    for i in np.flatnonzero(~known):
+        for name, value in _one(phi, float(sigma_w[i]), float(sigma_b[i]), float(q0[i]))._asdict().items():
+            columns[name][i] = value
+    return FixedPoint(**{name: column.reshape(*shape, *column.shape[1:]) for name, column in columns.items()})
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled_lengths(phi: Activation) -> Callable[..., Reached]:
+    one = functools.partial(reached_length, length_table(phi))
+    return jax.jit(jax.vmap(one))
+
+
+def _correlations(phi: Activation, q: np.ndarray, sigma_w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    table = correlation_table(phi, float(q.min()), float(q.max()))
+    with jax.enable_x64(True):
+        solve = jax.jit(jax.vmap(functools.partial(reached_correlation, table)))
+        one_minus_c, slope = solve(np.log(q), 2 * np.log(sigma_w))
+        return np.asarray(one_minus_c), np.asarray(slope)
+
+
+def _depths(factor: np.ndarray) -> np.ndarray:
+    """Return -1/ln of every factor, as `depth` does for one."""
+    with np.errstate(divide="ignore"):
+        depths = -1 / np.log(factor)
+    return np.where(np.abs(factor - 1) <= 1e-13, np.inf, np.where(np.isinf(factor), 0.0, depths)) + 0.0
+
+
+# --- traced scalars ---
+
+
+def _traced(phi: Activation, sigma_w: Array, sigma_b: Array, q0: Array) -> tuple[Array, ...]:
+    """Return the fields of the fixed point reached from q0."""
+    limit, top, noise = moments(phi, 0.0), scan(phi)[-1][1], noise_of(q0)
+    ends = reached_length(length_table(phi), sigma_w, sigma_b, q0)
+    dead = (
+        ends.falls & (sigma_b == 0) & (sigma_w**2 * limit.slope_second.value <= 1 + noise) & (limit.second.value < TINY)
+    )
+
+    def choose(there: Any, dead_value: Any, infinite: Any) -> Array:
+        return jnp.where(dead, dead_value, jnp.where(ends.rises, infinite, there))
+
+    chi_par, chi_perp = (
+        choose(there, _times(sigma_w, low.value), _times(sigma_w, high.value))
+        for there, low, high in (
+            (ends.chi_par, limit.length_slope, top.length_slope),
+            (ends.chi_perp, limit.slope_second, top.slope_second),
+        )
+    )
+    chaotic = ends.known & (chi_perp > 1 + noise)
+    own = jnp.asarray(np.array(mesh(phi)), q0.dtype)
+
+    def excess(t: Array) -> tuple[Array, Array]:
+        return jax.jvp(lambda t: jnp.log(sigma_w**2 * separation_ratio(phi, own, t, ends.q)), (t,), (jnp.ones_like(t),))
+
+    one = jnp.ones_like(q0)
+    t, slope = bracketed_root(excess, 1e-8 * one, one, steps=25)
+    one_minus_c = jnp.where(chaotic, t * t, choose(0.0, 0.0, jnp.nan))
+    slope = jnp.where(chaotic, 1 + t / 2 * slope, choose(chi_perp, 1.0, jnp.nan))
+    neutral = ~(ends.known | ends.falls | ends.rises) & (sigma_b == 0) & (jnp.abs(chi_par - 1) <= noise)
+    phase = jnp.where(chi_perp < 1, PHASES.index("ordered"), PHASES.index("chaotic"))
+    phase = jnp.where(jnp.abs(chi_perp - 1) <= max(_EDGE, noise), PHASES.index("edge"), phase)
+    phase = choose(phase, PHASES.index("collapsing"), PHASES.index("diverging"))
+    return FixedPoint(
+        q=choose(ends.q, 0.0, jnp.inf),
+        one_minus_c=one_minus_c,
+        chi_par=chi_par,
+        chi_perp=chi_perp,
+        slope=slope,
+        xi_q=_traced_depth(jnp.abs(chi_par)),
+        xi_c=_traced_depth(slope),
+        xi_grad=_traced_depth(chi_perp),
+        stability=jnp.where(neutral, STABILITIES.index("neutral"), choose(2, 2, 0)),
+        basin=jnp.full_like(q0, jnp.nan),
+        phase=jnp.where(neutral, PHASES.index("scale-invariant"), phase),
+        residual=choose(ends.residual, 0.0, jnp.inf),
+        converged=ends.known | dead | neutral,
+    )
+
+
+def _times(sigma_w: Array, moment: float) -> Array:
+    return jnp.where(sigma_w == 0, 0.0, sigma_w**2 * moment)
+
+
+def _traced_depth(factor: Array) -> Array:
+    depth = jnp.where(jnp.isinf(factor), 0.0, -1 / jnp.log(factor))
+    return jnp.where(jnp.abs(factor - 1) <= max(_NOISE, float(jnp.finfo(factor.dtype).eps)), jnp.inf, depth)

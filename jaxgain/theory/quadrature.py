@@ -131,10 +131,18 @@ def moments(phi: "str | Activation | Callable[[Array], Array]", q: float = 1.0) 
     """
     phi = resolve(activation(phi))
     if q == 0:
-        with jax.enable_x64(True), jax.ensure_compile_time_eval():
-            limit = _limit_moments(phi, jnp.asarray(0.0, jnp.float64))
-            return Moments(*(Expectation(float(value), float(error)) for value, error in limit))
+        return _moments_at_zero(phi)
     return _moments(phi, check_length(q))
+
+
+@functools.lru_cache(maxsize=512)
+def _moments_at_zero(phi: Activation) -> Moments:
+    with jax.enable_x64(True):
+        # Compiled first: what evaluates at compile time does so operation by operation.
+        compiled = jax.jit(functools.partial(_limit_moments, phi)).lower(np.float64(0.0)).compile()
+        with jax.ensure_compile_time_eval():
+            limit = compiled(np.float64(0.0))
+        return Moments(*(Expectation(float(value), float(error)) for value, error in limit))
 
 
 @functools.lru_cache(maxsize=8192)

@@ -2,13 +2,14 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxgain.activations import ACTIVATIONS
 from jaxgain.theory.critical import critical_init
-from jaxgain.theory.fixed_points import depth, fixed_point, fixed_points
+from jaxgain.theory.fixed_points import PHASES, depth, fixed_point, fixed_points
 from jaxgain.theory.meanfield import Init, chi_perp, correlation_map, decorrelation_map, length_map
 
 
@@ -224,6 +225,50 @@ def test_a_first_length_that_is_none_is_refused(q0):
         fixed_point("tanh", Init(1.0), q0=q0)
 
 
-def test_an_init_of_arrays_is_refused_by_name():
-    with pytest.raises(ValueError, match="for many use phase_diagram"):
+def test_all_fixed_points_of_many_initializations_are_refused():
+    with pytest.raises(ValueError, match="fixed_point takes arrays"):
         fixed_points("tanh", Init(np.array([1.0, 2.0])))
+
+
+# --- arrays, and traced values ---
+
+GRID = Init(np.array([0.0, 0.9, 1.0, 1.3, 1.5, 2.5, 4.0])[:, None], np.array([0.0, 0.3]))
+NUMBERS = ("q", "one_minus_c", "slope", "chi_par", "chi_perp", "xi_q", "xi_c", "xi_grad")
+
+
+@pytest.mark.parametrize("phi", ["tanh", "relu", "gelu", "hard_tanh", "sign"])
+def test_an_array_of_initializations_has_the_fixed_point_of_each(phi):
+    points = fixed_point(phi, GRID)
+    assert points.q.shape == points.phase.shape == (7, 2)
+    for place in np.ndindex(7, 2):
+        alone = fixed_point(phi, Init(float(GRID.sigma_w[place[0], 0]), float(GRID.sigma_b[place[1]])))
+        for name in NUMBERS:
+            expected = pytest.approx(getattr(alone, name), rel=1e-9, abs=1e-12, nan_ok=True)
+            # the chi of sign is 0 up to rounding, and has a depth of its own
+            if not (phi == "sign" and name == "xi_q"):
+                assert getattr(points, name)[place] == expected, name
+        assert points.phase[place] == alone.phase
+        assert points.stable[place] == alone.stable
+        assert points.converged[place] == alone.converged
+
+
+def test_fixed_points_trace_and_batch_in_float64():
+    sigma_w, sigma_b = (np.ravel(part) for part in np.broadcast_arrays(GRID.sigma_w, GRID.sigma_b))
+    expected = fixed_point("tanh", Init(sigma_w, sigma_b))
+    with jax.enable_x64(True):
+        traced = jax.jit(jax.vmap(lambda init: fixed_point("tanh", init)))
+        points = traced(Init(jnp.asarray(sigma_w), jnp.asarray(sigma_b)))
+    assert points.q.dtype == np.float64
+    for name in NUMBERS:
+        np.testing.assert_allclose(getattr(points, name), getattr(expected, name), rtol=1e-9, atol=1e-12)
+    assert [PHASES[i] for i in points.phase] == expected.phase.tolist()
+    np.testing.assert_array_equal(points.stable, expected.stable)
+    assert points.converged.all()
+
+
+def test_a_traced_fixed_point_keeps_float32():
+    point = jax.jit(lambda sigma_w: fixed_point("erf", Init(sigma_w, 0.3)))(jnp.float32(2.0))
+    alone = fixed_point("erf", Init(2.0, 0.3))
+    assert point.q.dtype == jnp.float32
+    assert float(point.q) == pytest.approx(alone.q, rel=1e-5)
+    assert float(point.c) == pytest.approx(alone.c, rel=1e-4)

@@ -1,0 +1,110 @@
+"""Phase diagrams: each point that of `fixed_point`, closed forms, labels, refusals; and their tables."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgain.activations import activation
+from jaxgain.theory.edge import edge_of_chaos
+from jaxgain.theory.fixed_points import fixed_point
+from jaxgain.theory.meanfield import Init
+from jaxgain.theory.panels import resolve
+from jaxgain.theory.phase_diagram import phase_diagram
+from jaxgain.theory.quadrature import moments, separation
+from jaxgain.theory.tables import correlation_table, length_table
+
+SIGMA_W, SIGMA_B = np.linspace(0.0, 4.0, 41), np.linspace(0.0, 2.0, 21)
+
+
+@pytest.fixture(scope="module")
+def diagram():
+    return phase_diagram("tanh", sigma_w=SIGMA_W, sigma_b=SIGMA_B)
+
+
+def test_its_points_are_the_fixed_points(diagram):
+    for i, j in np.random.default_rng(0).integers(0, (41, 21), (12, 2)):
+        point, cell = fixed_point("tanh", Init(SIGMA_W[i], SIGMA_B[j])), diagram.isel(sigma_w=i, sigma_b=j)
+        for name in ("q", "c", "one_minus_c", "slope", "chi_par", "chi_perp", "xi_q", "xi_c", "xi_grad"):
+            assert float(cell[name]) == pytest.approx(getattr(point, name), rel=1e-9), name
+        assert (cell.phase.item(), cell.stable.item()) == (point.phase, point.stable)
+
+
+def test_the_edge_of_chaos_separates_its_phases(diagram):
+    for sigma_b in SIGMA_B[1::4]:
+        edge = edge_of_chaos("tanh", sigma_b=sigma_b).init.sigma_w
+        expected = np.where(edge > SIGMA_W, "ordered", "chaotic")
+        np.testing.assert_array_equal(diagram.phase.sel(sigma_b=sigma_b), expected)
+    without = diagram.phase.sel(sigma_b=0.0).values
+    assert set(without[SIGMA_W < 0.999]) == {"collapsing"}
+    assert without[10] == "edge"
+    assert set(without[SIGMA_W > 1.001]) == {"chaotic"}
+
+
+def test_it_is_labelled(diagram):
+    assert dict(diagram.sizes) == {"sigma_w": 41, "sigma_b": 21}
+    assert diagram.attrs["activation"] == "tanh"
+    assert all("description" in variable.attrs for variable in diagram.data_vars.values())
+    assert float(diagram.q.sel(sigma_w=2.5, sigma_b=0.3, method="nearest")) == pytest.approx(4.079123875, rel=1e-9)
+
+
+def test_relu_is_ordered_below_the_square_root_of_two_and_diverges_above():
+    diagram = phase_diagram("relu", sigma_w=[1.0, 2**0.5, 1.5], sigma_b=[0.0, 0.5])
+    assert diagram.phase.values.tolist() == [
+        ["collapsing", "ordered"],
+        ["scale-invariant", "diverging"],
+        ["diverging", "diverging"],
+    ]
+    assert float(diagram.q[0, 1]) == pytest.approx(0.5, rel=1e-12)
+    assert float(diagram.chi_perp[2, 1]) == pytest.approx(1.125, rel=1e-12)
+
+
+def test_step_has_its_closed_form_everywhere():
+    diagram = phase_diagram("step", sigma_w=[0.5, 2.0], sigma_b=[0.1, 1.0])
+    w, b = np.meshgrid([0.5, 2.0], [0.1, 1.0], indexing="ij")
+    q, c = diagram.q.values, diagram.c.values
+    np.testing.assert_allclose(q, w**2 / 2 + b**2, rtol=1e-12)
+    # E step(u) step(v) = 1/2 - arccos(c)/(2 pi)
+    np.testing.assert_allclose(w**2 * (0.5 - np.arccos(c) / (2 * math.pi)) + b**2, q * c, rtol=1e-10)
+    assert np.isinf(diagram.chi_perp).all()
+
+
+@pytest.mark.parametrize("phi", ["tanh", "relu6", "sin", "gelu", "step", lambda x: jnp.maximum(x, -0.3)])
+def test_the_tables_are_the_expectations(phi):
+    phi = resolve(activation(phi))
+    lengths, correlations = length_table(phi), correlation_table(phi, 0.02, 30.0)
+    with jax.enable_x64(True):
+        for q in (1e-9, 0.03, 0.7, 25.0, 3e3):
+            log_second, slope, slope_second = lengths.at(jnp.log(q))
+            m = moments(phi, q)
+            assert float(log_second) == pytest.approx(math.log(m.second.value), abs=1e-11)
+            assert float(slope) == pytest.approx(q * m.length_slope.value / m.second.value, abs=1e-11)
+            if not lengths.jumps:
+                assert float(slope_second) == pytest.approx(q * m.slope_second.value / m.second.value, rel=1e-9)
+        for q in (0.03, 0.7, 25.0):
+            row = correlations.row(jnp.log(q))
+            for t in (0.02, 0.3, 1.0):
+                ratio = separation(phi, t * t, q).value / (q * t * t)
+                assert float(correlations.at(row, jnp.asarray(t))[0]) == pytest.approx(math.log(ratio), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "match"),
+    [
+        ({"sigma_w": [-1.0]}, "sigma_w must be finite and not negative"),
+        ({"sigma_b": [math.nan]}, "sigma_b must be finite and not negative"),
+        ({"sigma_b": [[0.1], [0.2]]}, r"sigma_b must be a list of numbers, the grid's axis, got .* shape \(2, 1\)"),
+        ({"sigma_w": []}, "sigma_w must be a list of numbers"),
+        ({"q0": 0.0}, "the first length q0 must be positive"),
+    ],
+)
+def test_what_is_no_grid_is_refused(keywords, match):
+    with pytest.raises(ValueError, match=match):
+        phase_diagram("tanh", **keywords)
+
+
+def test_what_has_no_expectation_has_no_diagram():
+    with pytest.raises(ValueError, match="not finite"):
+        phase_diagram(lambda x: jnp.exp(x * x))
