@@ -21,10 +21,10 @@ from jaxgain.activations import Activation, activation
 from jaxgain.theory.critical import root
 from jaxgain.theory.lengths import TINY, Length, check_finite, fixed_lengths, next_length, reached, scan
 from jaxgain.theory.meanfield import Init
-from jaxgain.theory.panels import mesh, resolve
+from jaxgain.theory.panels import resolve
 from jaxgain.theory.quadrature import Moments, moments, separation
 from jaxgain.theory.reached import Reached, bracketed_root, noise_of, reached_correlation, reached_length
-from jaxgain.theory.tables import correlation_table, length_table, separation_ratio
+from jaxgain.theory.tables import correlation_table, length_table, own_edges, separation_ratio
 
 PHASES = ("ordered", "chaotic", "edge", "collapsing", "diverging", "scale-invariant")
 STABILITIES = ("unstable", "half-stable", "stable", "neutral")
@@ -340,10 +340,12 @@ def _traced(phi: Activation, sigma_w: Array, sigma_b: Array, q0: Array) -> tuple
         )
     )
     chaotic = ends.known & (chi_perp > 1 + noise)
-    own = jnp.asarray(np.array(mesh(phi)), q0.dtype)
+    own, spans = (jnp.asarray(edges, q0.dtype) for edges in own_edges(phi, math.inf))
 
     def excess(t: Array) -> tuple[Array, Array]:
-        return jax.jvp(lambda t: jnp.log(sigma_w**2 * separation_ratio(phi, own, t, ends.q)), (t,), (jnp.ones_like(t),))
+        return jax.jvp(
+            lambda t: jnp.log(sigma_w**2 * separation_ratio(phi, own, spans, t, ends.q)), (t,), (jnp.ones_like(t),)
+        )
 
     one = jnp.ones_like(q0)
     t, slope = bracketed_root(excess, 1e-8 * one, one, steps=25)
@@ -351,8 +353,9 @@ def _traced(phi: Activation, sigma_w: Array, sigma_b: Array, q0: Array) -> tuple
     slope = jnp.where(chaotic, 1 + t / 2 * slope, choose(chi_perp, 1.0, jnp.nan))
     neutral = ~(ends.known | ends.falls | ends.rises) & (sigma_b == 0) & (jnp.abs(chi_par - 1) <= noise)
     phase = jnp.where(chi_perp < 1, PHASES.index("ordered"), PHASES.index("chaotic"))
-    phase = jnp.where(jnp.abs(chi_perp - 1) <= max(_EDGE, noise), PHASES.index("edge"), phase)
     phase = choose(phase, PHASES.index("collapsing"), PHASES.index("diverging"))
+    edge = ~ends.rises & (jnp.abs(chi_perp - 1) <= max(_EDGE, noise))
+    phase = jnp.where(edge, PHASES.index("edge"), phase)
     return FixedPoint(
         q=choose(ends.q, 0.0, jnp.inf),
         one_minus_c=one_minus_c,
@@ -362,9 +365,9 @@ def _traced(phi: Activation, sigma_w: Array, sigma_b: Array, q0: Array) -> tuple
         xi_q=_traced_depth(jnp.abs(chi_par)),
         xi_c=_traced_depth(slope),
         xi_grad=_traced_depth(chi_perp),
-        stability=jnp.where(neutral, STABILITIES.index("neutral"), choose(2, 2, 0)),
+        stability=jnp.where(neutral, STABILITIES.index("neutral"), choose(2, 2, 0)).astype(jnp.int32),
         basin=jnp.full_like(q0, jnp.nan),
-        phase=jnp.where(neutral, PHASES.index("scale-invariant"), phase),
+        phase=jnp.where(neutral, PHASES.index("scale-invariant"), phase).astype(jnp.int32),
         residual=choose(ends.residual, 0.0, jnp.inf),
         converged=ends.known | dead | neutral,
     )

@@ -79,7 +79,7 @@ def bracketed_root(
     """
 
     def step(_: int, state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
-        low, high, at, _ = state
+        low, high, at, _slope = state
         value, slope = function(at)
         low, high = jnp.where(value > 0, at, low), jnp.where(value > 0, high, at)
         newton = at - value / slope
