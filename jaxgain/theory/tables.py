@@ -6,6 +6,7 @@ Correlations are to 1e-11 for tanh, and to a few 1e-9 for sin, which oscillates 
 """
 
 import functools
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -97,7 +98,8 @@ class CorrelationTable(NamedTuple):
     r"""$\ln\frac{E(\phi(u) - \phi(v))^2}{2 q t^p}$ as a function of $\ln q$ and $t = \sqrt{1 - c}$.
 
     p is 2, or 1 where phi jumps. `coefficients` has shape (panels in ln q, 16, panels in t, 20, 2), the last axis
-    for the function and its derivative in t. The panels' edges in t are `edges`.
+    for the function and its derivative in t. The panels' edges in t are `edges`,
+    (panels in ln q, panels in t + 1).
     """
 
     low: float
@@ -105,19 +107,20 @@ class CorrelationTable(NamedTuple):
     coefficients: np.ndarray
     power: int
 
-    def row(self, u: Array) -> Array:
-        """Return the coefficients in t, (panels in t, 20, 2), at a scalar u = ln q."""
+    def row(self, u: Array) -> tuple[Array, Array]:
+        """Return the edges in t and the coefficients in t, (panels in t, 20, 2), at a scalar u = ln q."""
         place = (u - self.low) / _WIDTH
         panel = jnp.clip(jnp.floor(place), 0, len(self.coefficients) - 1)
         coefficients = jnp.asarray(self.coefficients, u.dtype)[panel.astype(int)]
-        return jnp.tensordot(_polynomials(2 * (place - panel) - 1, _POINTS.size), coefficients, 1)
+        edges = jnp.asarray(self.edges, u.dtype)[panel.astype(int)]
+        return edges, jnp.tensordot(_polynomials(2 * (place - panel) - 1, _POINTS.size), coefficients, 1)
 
-    def at(self, row: Array, t: Array) -> tuple[Array, Array]:
+    def at(self, row: tuple[Array, Array], t: Array) -> tuple[Array, Array]:
         r"""Return $\ln\frac{E(\phi(u) - \phi(v))^2}{2 q t^2}$ and its derivative in t at a scalar t > 0."""
-        edges = jnp.asarray(self.edges, t.dtype)
+        edges, coefficients = row
         panel = jnp.sum(t >= edges[1:-1])
         low, high = edges[panel], edges[panel + 1]
-        value, slope = _polynomials((2 * t - low - high) / (high - low), _POINTS_T.size) @ row[panel]
+        value, slope = _polynomials((2 * t - low - high) / (high - low), _POINTS_T.size) @ coefficients[panel]
         return value + (self.power - 2) * jnp.log(t), slope + (self.power - 2) / t
 
 
@@ -125,23 +128,33 @@ def correlation_table(phi: Activation, lowest: float, highest: float) -> Correla
     """Return the table for lengths from `lowest` to `highest`."""
     low = math.log(lowest) - 1e-9
     panels = max(1, math.ceil((math.log(highest) + 1e-9 - low) / _WIDTH))
-    u = low + _WIDTH * (np.arange(panels)[:, None] + (1 + _POINTS) / 2)
     power = 1 if phi.jumps else 2
+    rows = [_row(phi, low + _WIDTH * panel, power) for panel in range(panels)]
+    most = max(len(edges) for edges, _ in rows)
+    # Panels of no width at 0, where no t is, make all rows one array.
+    edges = np.stack([np.pad(edges, (most - len(edges), 0)) for edges, _ in rows])
+    coefficients = [np.pad(part, ((0, 0), (most - len(e), 0), (0, 0), (0, 0))) for e, part in rows]
+    return CorrelationTable(low, edges, np.stack(coefficients), power)
+
+
+def _row(phi: Activation, low: float, power: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return edges in t and coefficients, (16, panels in t, 20, 2), of the panel in ln q that begins at `low`."""
+    q, highest = np.exp(low + _WIDTH * (1 + _POINTS) / 2), math.exp(low + _WIDTH)
     # In t, phi has its own scale 1/sqrt(q).
-    finest = min(0.5, 1 / math.sqrt(highest))
-    inner = 2.0 ** np.arange(math.ceil(math.log2(finest)), 0)
+    inner = 2.0 ** np.arange(math.ceil(math.log2(min(0.5, highest**-0.5))), 0)
     edges = np.concatenate([[0.0], inner, [1.0]])
-    t = ((edges[1:] + edges[:-1])[:, None] + np.diff(edges)[:, None] * _POINTS_T) / 2
-    reach = 10 * math.sqrt(highest)
-    own, spans = own_edges(phi, reach)
-    with jax.enable_x64(True):
-        ratio = _compiled(phi)(t.ravel(), np.exp(u).ravel(), own, spans)
-        values = np.log(np.asarray(ratio)) + (2 - power) * np.log(t.ravel())
-    values = values.reshape(panels, _POINTS.size, len(edges) - 1, _POINTS_T.size)
-    coefficients = np.einsum("kj,pjtm,nm->pktn", _MATRIX, values, _MATRIX_T)
+    # Few shapes are compiled; edges at infinity cut nothing.
+    own, spans = (np.pad(x, (0, -x.size % 8), constant_values=np.inf) for x in own_edges(phi, 10 * highest**0.5))
+    values = []
+    for left, right in itertools.pairwise(edges):
+        t = (left + right + (right - left) * _POINTS_T) / 2
+        with jax.enable_x64(True):
+            ratio = np.asarray(_compiled(phi)(t, q, own, spans))
+        values.append(np.log(ratio) + (2 - power) * np.log(t))
+    coefficients = np.einsum("kj,tjm,nm->ktn", _MATRIX, np.array(values), _MATRIX_T)
     slopes = np.zeros_like(coefficients)
     slopes[..., :-1] = np.polynomial.chebyshev.chebder(coefficients, axis=-1) * (2 / np.diff(edges))[:, None]
-    return CorrelationTable(low, edges, np.stack([coefficients, slopes], axis=-1), power)
+    return edges, np.stack([coefficients, slopes], axis=-1)
 
 
 @functools.lru_cache(maxsize=64)
