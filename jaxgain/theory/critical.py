@@ -46,7 +46,8 @@ def critical_init(phi: "str | Activation | Callable[..., Any]") -> Critical:
     $q = \sigma_w^2 E\phi^2 + \sigma_b^2$ and $\chi_\perp = \chi_\parallel = 1$, where $x = \sqrt q z$,
     $\chi_\perp = \sigma_w^2 E\phi'^2$, $\chi_\parallel = \sigma_w^2\, dE\phi^2/dq$ (Roberts et al., 2022).
     "scale-invariant": phi is linear on either side of 0. "K*=0": at q = 0, with
-    $\sigma_w^2 = 2/(\phi'(0^+)^2 + \phi'(0^-)^2)$. "half-stable": at some q > 0. "none": nowhere.
+    $\sigma_w^2 = 2/(\phi'(0^+)^2 + \phi'(0^-)^2)$. "half-stable": at some q > 0; `reason` says on which side lengths
+    are attracted to q, and where they go on the other: those of Mish above q diverge. "none": nowhere.
 
     Raises as `activation` does on what is no activation.
 
@@ -106,10 +107,12 @@ def _at_zero(phi: Activation) -> Critical | None:
             f"{sigma_w:.10g}, whose square is 2 over the sum of the squared slopes"
         )
         return Critical(Init(sigma_w), 1.0, "scale-invariant", reason, 4e-16 * sigma_w)
-    if _falls(phi, sigma_w):
+    judged, growth = _small_growth(phi, sigma_w)
+    if growth < 0:
+        linear = f"; {phi.name} is linear next to 0, and lengths far below {judged:.2g} do not fall visibly"
         reason = (
             f"phi(0) = 0, and at sigma_w = {sigma_w:.10g}, where chi_par = chi_perp = 1 at q = 0, every "
-            "small length falls towards 0, slower than exponentially"
+            f"small length falls towards 0, slower than exponentially{linear if judged > 1e-3 else ''}"
         )
         return Critical(Init(sigma_w), 0.0, "K*=0", reason, 4e-16 * sigma_w)
     return None
@@ -124,17 +127,18 @@ def is_scale_invariant(phi: Activation) -> bool:
     return bool(np.all(deviation <= 1e-13 * max(abs(below), abs(above))))
 
 
-def _falls(phi: Activation, sigma_w: float) -> bool:
-    """Return whether small lengths fall at this `sigma_w`, with which they are preserved to first order.
+def _small_growth(phi: Activation, sigma_w: float) -> tuple[float, float]:
+    """Return the smallest length that changes beyond rounding, and its relative growth, or 0 and 0.
 
-    Judged at the smallest length where the change exceeds rounding: hard_tanh is exactly linear to q = 0.03.
+    At this `sigma_w` small lengths are preserved to first order, and by hard_tanh, which is linear between -1 and 1,
+    to all digits up to q = 0.03: what is smaller than its rounding has no sign.
     """
     for q in LENGTHS:
         second = moments(phi, q).second
         growth, noise = sigma_w**2 * second.value / q - 1, sigma_w**2 * second.error / q
         if abs(growth) > 1e-9 + 10 * noise:
-            return growth < 0
-    return False
+            return q, growth
+    return 0.0, 0.0
 
 
 # --- q > 0 ---
@@ -215,11 +219,30 @@ def _half_stable(phi: Activation) -> Critical | None:
         error = edge.sigma_w.error + off * abs(above.sigma_w.value - below.sigma_w.value) / 0.02
         reason = (
             f"chi_par = chi_perp = 1 at q = {q:.10g} with sigma_w = {init.sigma_w:.10g} and sigma_b = "
-            f"{init.sigma_b:.10g}: near q, lengths on one side are attracted to it and on the other leave "
-            "it, both slower than exponentially; without that sigma_b they fall"
+            f"{init.sigma_b:.10g}, which is one-sided: {_sides_of(phi, q, init)}; without that sigma_b every length "
+            "near q falls"
         )
         return Critical(init, q, "half-stable", reason, error)
     return None
+
+
+def _sides_of(phi: Activation, q: float, init: Init) -> str:
+    """Return where lengths beside the half-stable q go, in words."""
+
+    def growth(length: float) -> float:
+        return init.sigma_w**2 * moments(phi, length).second.value + init.sigma_b**2 - length
+
+    if growth(0.998 * q) > 0:
+        ahead, stays, leaves = [length for length in LENGTHS if length > 1.002 * q], "below it rise", "above it"
+    else:
+        ahead, stays, leaves = [length for length in LENGTHS[::-1] if length < 0.998 * q], "above it fall", "below it"
+    turned = [length for length in ahead if growth(length) * growth(1.002 * q) < 0]
+    if turned:
+        end = root(growth, turned[0], 1.002 * q if turned[0] > q else 0.998 * q)
+        goal = f"leave it for the stable length {end:.6g}"
+    else:
+        goal = "diverge" if leaves == "above it" else "fall to 0"
+    return f"lengths {stays} to it, slower than exponentially, and lengths {leaves} {goal}"
 
 
 def _substitute(phi: Activation) -> Critical | None:

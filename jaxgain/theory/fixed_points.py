@@ -23,8 +23,8 @@ from jaxgain.theory.lengths import TINY, Length, check_finite, fixed_lengths, ne
 from jaxgain.theory.meanfield import Init
 from jaxgain.theory.panels import resolve
 from jaxgain.theory.quadrature import Moments, moments, separation
-from jaxgain.theory.reached import Reached, bracketed_root, noise_of, reached_correlation, reached_length
-from jaxgain.theory.tables import correlation_table, length_table, own_edges, separation_ratio
+from jaxgain.theory.reached import noise_of, reached_correlation, reached_length
+from jaxgain.theory.tables import chaotic_correlations, correlation_table, length_table
 
 PHASES = ("ordered", "chaotic", "edge", "collapsing", "diverging", "scale-invariant")
 STABILITIES = ("unstable", "half-stable", "stable", "neutral")
@@ -104,7 +104,8 @@ def fixed_point(phi: "str | Activation | Callable[..., Any]", init: Init, q0: An
 
     It has an infinite q where the length diverges, and `converged` is false there and where the length neither
     diverges nor settles. Arrays of scales and of q0 broadcast; under `jit` and `vmap` it is computed in the dtype
-    of the traced arguments, and `converged` is false too where rounding decides.
+    of the traced arguments, and `converged` is false too where rounding decides, and where c is below 1 at a length
+    above 1e4: there c is NaN.
 
     Raises `ValueError` on a q0 that is not positive (or 0, for one initialization) and finite, and where phi is
     not finite or has no finite expectation.
@@ -261,7 +262,7 @@ def _many(phi: Activation, sigma_w: np.ndarray, sigma_b: np.ndarray, q0: np.ndar
     shape = sigma_w.shape
     sigma_w, sigma_b, q0 = sigma_w.ravel(), sigma_b.ravel(), q0.ravel()
     with jax.enable_x64(True):
-        ends = _compiled_lengths(phi)(sigma_w, sigma_b, q0)
+        ends = _compiled_lengths()(length_table(phi), sigma_w, sigma_b, q0)
     q, chi_par, chi_perp, known, falls, rises, residual = (np.array(part) for part in ends)
     limit, top = moments(phi, 0.0), scan(phi)[-1][1]
     falls &= (sigma_b == 0) & (limit.second.value < TINY) & (not phi.jumps)
@@ -297,17 +298,21 @@ def _many(phi: Activation, sigma_w: np.ndarray, sigma_b: np.ndarray, q0: np.ndar
     return FixedPoint(**{name: column.reshape(*shape, *column.shape[1:]) for name, column in columns.items()})
 
 
-@functools.lru_cache(maxsize=64)
-def _compiled_lengths(phi: Activation) -> Callable[..., Reached]:
-    one = functools.partial(reached_length, length_table(phi))
-    return jax.jit(jax.vmap(one))
+# Tables are arguments, so that one compiled function serves every activation.
+@functools.cache
+def _compiled_lengths() -> Callable[..., Any]:
+    return jax.jit(jax.vmap(reached_length, (None, 0, 0, 0)))
+
+
+@functools.cache
+def _compiled_correlations() -> Callable[..., Any]:
+    return jax.jit(jax.vmap(reached_correlation, (None, 0, 0)))
 
 
 def _correlations(phi: Activation, q: np.ndarray, sigma_w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     table = correlation_table(phi, float(q.min()), float(q.max()))
     with jax.enable_x64(True):
-        solve = jax.jit(jax.vmap(functools.partial(reached_correlation, table)))
-        one_minus_c, slope = solve(np.log(q), 2 * np.log(sigma_w))
+        one_minus_c, slope = _compiled_correlations()(table, np.log(q), 2 * np.log(sigma_w))
         return np.asarray(one_minus_c), np.asarray(slope)
 
 
@@ -340,17 +345,13 @@ def _traced(phi: Activation, sigma_w: Array, sigma_b: Array, q0: Array) -> tuple
         )
     )
     chaotic = ends.known & (chi_perp > 1 + noise)
-    own, spans = (jnp.asarray(edges, q0.dtype) for edges in own_edges(phi, math.inf))
-
-    def excess(t: Array) -> tuple[Array, Array]:
-        return jax.jvp(
-            lambda t: jnp.log(sigma_w**2 * separation_ratio(phi, own, spans, t, ends.q)), (t,), (jnp.ones_like(t),)
-        )
-
-    one = jnp.ones_like(q0)
-    t, slope = bracketed_root(excess, 1e-8 * one, one, steps=25)
-    one_minus_c = jnp.where(chaotic, t * t, choose(0.0, 0.0, jnp.nan))
-    slope = jnp.where(chaotic, 1 + t / 2 * slope, choose(chi_perp, 1.0, jnp.nan))
+    correlations = chaotic_correlations(phi)
+    if correlations is None:
+        one_minus_c = fixed_slope = jnp.full_like(q0, jnp.nan)
+    else:
+        one_minus_c, fixed_slope = reached_correlation(correlations, jnp.log(ends.q), 2 * jnp.log(sigma_w))
+    one_minus_c = jnp.where(chaotic, one_minus_c, choose(0.0, 0.0, jnp.nan))
+    slope = jnp.where(chaotic, fixed_slope, choose(chi_perp, 1.0, jnp.nan))
     neutral = ~(ends.known | ends.falls | ends.rises) & (sigma_b == 0) & (jnp.abs(chi_par - 1) <= noise)
     phase = jnp.where(chi_perp < 1, PHASES.index("ordered"), PHASES.index("chaotic"))
     phase = choose(phase, PHASES.index("collapsing"), PHASES.index("diverging"))
@@ -369,7 +370,7 @@ def _traced(phi: Activation, sigma_w: Array, sigma_b: Array, q0: Array) -> tuple
         basin=jnp.full_like(q0, jnp.nan),
         phase=jnp.where(neutral, PHASES.index("scale-invariant"), phase).astype(jnp.int32),
         residual=choose(ends.residual, 0.0, jnp.inf),
-        converged=ends.known | dead | neutral,
+        converged=(ends.known & ~(chaotic & jnp.isnan(one_minus_c))) | dead | neutral,
     )
 
 

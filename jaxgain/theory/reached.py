@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
+from jaxgain.theory.chebyshev import polynomials
+from jaxgain.theory.increments import POINTS, WIDTH
 from jaxgain.theory.tables import CorrelationTable, LengthTable
 
 
@@ -36,9 +37,8 @@ def reached_length(table: LengthTable, sigma_w: Array, sigma_b: Array, q0: Array
     """
     noise = noise_of(q0)
     u0, log_square, ends = jnp.log(q0), 2 * jnp.log(sigma_w), len(table.nodes) - 1
-    u = jnp.asarray(table.nodes, q0.dtype)
-    along = sigma_w**2 * jnp.asarray(np.exp(table.values[:, 0] - table.nodes), q0.dtype)
-    along = along + sigma_b**2 * jnp.asarray(np.exp(-table.nodes), q0.dtype) - 1
+    u, values = jnp.asarray(table.nodes, q0.dtype), jnp.asarray(table.values, q0.dtype)
+    along = sigma_w**2 * jnp.exp(values[:, 0] - u) + sigma_b**2 * jnp.exp(-u) - 1
 
     def excess(u: Array) -> tuple[Array, Array]:
         log_second, slope, _ = table.at(u)
@@ -56,10 +56,10 @@ def reached_length(table: LengthTable, sigma_w: Array, sigma_b: Array, q0: Array
     end = jnp.where(there, bracketed_root(excess, low, high, steps=12)[0], u0)
     log_second, slope, slope_second = table.at(end)
     weights = jnp.exp(log_square + log_second - end)
-    chi_perp = jnp.where(sigma_w > 0, jnp.inf, 0.0) if table.jumps else weights * slope_second
+    chi_perp = jnp.where(table.jumps, jnp.where(sigma_w > 0, jnp.inf, 0.0), weights * slope_second)
     inside = (u0 >= u[0]) & (u0 <= u[-1])
     sure = inside & (jnp.abs(first) > noise)
-    top = sigma_w**2 * float(np.exp(table.values[-1, 0] - table.nodes[-1]) * table.values[-1, 1])
+    top = sigma_w**2 * jnp.exp(values[-1, 0] - u[-1]) * values[-1, 1]
     return Reached(
         jnp.exp(end),
         weights * slope,
@@ -93,15 +93,26 @@ def bracketed_root(
 def reached_correlation(table: CorrelationTable, log_q: Array, log_square: Array) -> tuple[Array, Array]:
     r"""Return 1 - c at the attracting fixed correlation in [0, 1), and the slope of its map, where chi_perp > 1.
 
-    From `log_q` and `log_square` $= \ln\sigma_w^2$, at scalars: compiles and batches.
+    From `log_q` and `log_square` $= \ln\sigma_w^2$, at scalars: compiles and batches. NaN outside the table.
     """
-    row, noise = table.row(log_q), noise_of(log_q)
+    place = (log_q - table.low) / WIDTH
+    panel = jnp.clip(jnp.floor(place), 0, len(table.edges) - 1).astype(int)
+    inside = (place >= 0) & (place <= len(table.edges))
+    in_q = polynomials(jnp, 2 * (place - panel) - 1, POINTS.size)
+    edges, ends, coefficients = (
+        jnp.asarray(part, log_q.dtype)[panel] for part in (table.edges, table.ends, table.coefficients)
+    )
+    # ln of sigma_w^2 E(phi(u) - phi(v))^2/(2 q t^2), which falls with t, is 0 at the fixed correlation.
+    padding = edges[1:] == 0
+    ends = in_q @ ends + (table.power - 2) * jnp.log(jnp.where(padding, 1.0, edges[1:])) + log_square
+    k = jnp.sum((ends[:-1] > 0) | padding[:-1])
+    low, high, coefficients = edges[k], edges[k + 1], jnp.tensordot(in_q, coefficients[:, k], 1)
 
     def excess(t: Array) -> tuple[Array, Array]:
-        height, slope = table.at(row, t)
-        return height + log_square, slope
+        value, slope = polynomials(jnp, (2 * t - low - high) / (high - low), coefficients.shape[0]) @ coefficients
+        return value + (table.power - 2) * jnp.log(t) + log_square, slope + (table.power - 2) / t
 
-    none, one = jnp.full_like(log_q, 1e-16), jnp.ones_like(log_q)
-    t, _ = bracketed_root(excess, none, one, steps=25)
-    t = jnp.where(excess(one)[0] > -noise, 1.0, t)  # phi is odd and there is no bias
-    return t * t, 1 + t / 2 * table.at(row, t)[1]
+    t, _ = bracketed_root(excess, jnp.maximum(low, 1e-16), high, steps=25)
+    t = jnp.where(ends[-1] > -noise_of(log_q), 1.0, t)  # phi is odd and there is no bias
+    one_minus_c, slope = t * t, 1 + t / 2 * excess(t)[1]
+    return jnp.where(inside, one_minus_c, jnp.nan), jnp.where(inside, slope, jnp.nan)
