@@ -230,7 +230,10 @@ def _sides_of(phi: Activation, q: float, init: Init) -> str:
     """Return where lengths beside the half-stable q go, in words."""
 
     def growth(length: float) -> float:
-        return init.sigma_w**2 * moments(phi, length).second.value + init.sigma_b**2 - length
+        try:
+            return init.sigma_w**2 * moments(phi, length).second.value + init.sigma_b**2 - length
+        except NotFinite:
+            return math.nan  # phi overflows in some other place than its expectation
 
     if growth(0.998 * q) > 0:
         ahead, stays, leaves = [length for length in LENGTHS if length > 1.002 * q], "below it rise", "above it"

@@ -19,10 +19,11 @@ from jax.core import Tracer
 
 from jaxgain.activations import Activation, activation
 from jaxgain.theory.critical import root
+from jaxgain.theory.increments import power, separation_ratios
 from jaxgain.theory.lengths import TINY, Length, check_finite, fixed_lengths, next_length, reached, scan
 from jaxgain.theory.meanfield import Init
 from jaxgain.theory.panels import resolve
-from jaxgain.theory.quadrature import Moments, moments, separation
+from jaxgain.theory.quadrature import Moments, moments
 from jaxgain.theory.reached import noise_of, reached_correlation, reached_length
 from jaxgain.theory.tables import chaotic_correlations, correlation_table, length_table
 
@@ -227,19 +228,23 @@ def _correlation(phi: Activation, sigma_w: float, q: float, chi_perp: float) -> 
     if not chi_perp > 1 + _NOISE:
         return 0.0, chi_perp
 
-    def excess(log_x: float) -> float:
-        x = math.exp(log_x)
-        return math.log(sigma_w**2 * separation(phi, x, q).value / (q * x))
+    def excess(log_x: np.ndarray) -> np.ndarray:
+        t = np.exp(log_x / 2)
+        ratios = separation_ratios(phi, np.full_like(t, q), t)
+        return np.log(sigma_w**2 * ratios) + (power(phi) - 2) * log_x / 2
 
-    if excess(0.0) > -1e-12:
+    def at(log_x: float) -> float:
+        return float(excess(np.array([log_x]))[0])
+
+    if at(0.0) > -1e-12:
         log_x = 0.0  # phi is odd and there is no bias
     else:
         high, low = 0.0, -math.log(16)
-        while excess(low) <= 0:
+        while at(low) <= 0:
             high, low = low, 2 * low
             if low < -80:  # chi_perp - 1 is rounding
                 return 0.0, chi_perp
-        log_x = root(excess, low, high)
+        log_x = root(at, low, high)
     return math.exp(log_x), 1 + _derivative(excess, log_x)
 
 
@@ -249,10 +254,10 @@ _WEIGHTS = np.linalg.solve(_NODES[None, :] ** np.arange(13)[:, None], np.eye(13)
 _WIDTH = 0.2
 
 
-def _derivative(function: Callable[[float], float], x: float) -> float:
+def _derivative(function: Callable[[np.ndarray], np.ndarray], x: float) -> float:
     """Return the derivative at x of a function that is analytic well beyond 0.2 on either side of it."""
-    values = [function(x + _WIDTH * node) for node in _NODES.tolist()]
-    return float(_WEIGHTS @ (np.array(values) - np.mean(values))) / _WIDTH
+    values = function(x + _WIDTH * _NODES)
+    return float(_WEIGHTS @ (values - np.mean(values))) / _WIDTH
 
 
 # --- arrays of initializations, from tables ---

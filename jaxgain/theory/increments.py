@@ -138,7 +138,7 @@ def is_symmetric(phi: Activation) -> bool:
 def separation_ratios(phi: Activation, q: np.ndarray, t: np.ndarray) -> np.ndarray:
     r"""Return $E(\phi(u) - \phi(v))^2/(2 q t^p)$ for u, v of length q and correlation $1 - t^2$, p as in `power`.
 
-    Pairs of equal shape, (n,), with $0 < t \le 1$.
+    Pairs of equal shape, (n,), with $0 < t \le 1.2$.
     """
     ratios = np.empty_like(q)
     far = np.sqrt(q / 2) * t > _NEAR * wavelength(phi)
@@ -191,10 +191,11 @@ def wavelength(phi: Activation) -> float:
 
 
 def _from_lattice(phi: Activation, q: float, t: np.ndarray) -> np.ndarray:
-    r"""Return $(E\phi^2 - E f^2)/(q t^2)$, where $f(a) = E\phi(a + \sqrt q\, t z)$ and $E a^2 = q (1 - t^2)$.
+    r"""Return $(E\phi^2 - E f(a)f(\pm a))/(q t^2)$, with $f(a) = E\phi(a + \sqrt{q(1 - |c|)} z)$ and $E a^2 = q |c|$.
 
-    Sums over a lattice are exact up to rounding where functions are analytic and decay. f is made of phi, periodic
-    far beyond where the density reaches, by its Fourier coefficients; the smoother f is the fewer of them it has.
+    The sign is that of $c = 1 - t^2$. Sums over a lattice are exact up to rounding where functions are
+    analytic and decay. f is made of phi, periodic far beyond where the density reaches, by its Fourier coefficients;
+    the smoother f is the fewer of them it has.
     """
     spacing = float(np.diff(mesh(phi)).min()) / 8
     half = 2 ** math.ceil(math.log2(1.5 * REACH * math.sqrt(q) / spacing))
@@ -202,11 +203,12 @@ def _from_lattice(phi: Activation, q: float, t: np.ndarray) -> np.ndarray:
     transformed = np.fft.rfft(values) / half
     waves = math.pi / (half * spacing) * np.arange(half + 1)
     second, period, ratios = _lattice_mean(values * values, 2 * half * spacing, q), 2 * half * spacing, []
-    for each in t.tolist():
-        few = min(half, 2 ** math.ceil(math.log2(2 * REACH / (math.sqrt(q) * each * waves[1]))))
-        damped = transformed[: few + 1] * np.exp(-0.5 * q * np.square(each * waves[: few + 1]))
-        smooth = few * np.fft.irfft(damped, 2 * few)
-        ratios.append(second - _lattice_mean(smooth * smooth, period, q * (1 - each * each)))
+    for c in (1 - t * t).tolist():
+        width = math.sqrt(q * (1 - abs(c)))
+        few = min(half, 2 ** math.ceil(math.log2(2 * REACH / (width * waves[1]))))
+        damped = transformed[: few + 1] * np.exp(-0.5 * np.square(width * waves[: few + 1]))
+        f = few * np.fft.irfft(damped, 2 * few)
+        ratios.append(second - _lattice_mean(f * (f if c >= 0 else np.roll(f[::-1], 1)), period, q * abs(c)))
     return np.array(ratios) / (q * t * t)
 
 

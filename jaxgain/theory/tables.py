@@ -116,13 +116,22 @@ def chaotic_correlations(phi: Activation) -> CorrelationTable | None:
 @functools.lru_cache(maxsize=1024)
 def _row(phi: Activation, panel: int) -> tuple[np.ndarray, np.ndarray]:
     """Return edges in t and coefficients, (16, panels in t, 20, 2), for ln q from 1.25 `panel` on."""
-    q, highest = np.exp(WIDTH * (panel + (1 + POINTS) / 2)), math.exp(WIDTH * (panel + 1))
-    # In t, phi has its own scale 1/sqrt(q).
-    inner = 2.0 ** np.arange(math.ceil(math.log2(min(0.5, highest**-0.5))), 0)
-    edges = np.concatenate([[0.0], inner, [1.0]])
-    t = np.concatenate([(a + b + (b - a) * _POINTS_T) / 2 for a, b in itertools.pairwise(edges)])
-    ratios = separation_ratios(phi, np.repeat(q, t.size), np.tile(t, q.size)).reshape(q.size, -1, _POINTS_T.size)
-    coefficients = np.einsum("kj,jtm,nm->ktn", MATRIX, np.log(ratios), _MATRIX_T)
+    highest = math.exp(WIDTH * (panel + 1))
+    # In t, phi has its own scale 1/sqrt(q); next to 0 a smooth function may have all derivatives 0, as hard_tanh's.
+    edges = [0.0, *(2.0 ** np.arange(math.ceil(math.log2(min(0.5, highest**-0.5))), 0)).tolist(), 1.0]
+    parts = [_panel(phi, panel, a, b) for a, b in itertools.pairwise(edges)]
+    most = len(edges) + 8
+    while np.abs(parts[0][:, -2:]).max() > 1e-13 and len(edges) < most:
+        edges.insert(1, edges[1] / 2)
+        parts[:1] = [_panel(phi, panel, a, b) for a, b in itertools.pairwise(edges[:3])]
+    coefficients = np.stack(parts, 1)
     slopes = np.zeros_like(coefficients)
     slopes[..., :-1] = np.polynomial.chebyshev.chebder(coefficients, axis=-1) * (2 / np.diff(edges))[:, None]
-    return edges, np.stack([coefficients, slopes], axis=-1)
+    return np.array(edges), np.stack([coefficients, slopes], axis=-1)
+
+
+def _panel(phi: Activation, panel: int, low: float, high: float) -> np.ndarray:
+    """Return the coefficients, (16, 20), on one panel in ln q and one in t, from `low` to `high`."""
+    q, t = np.exp(WIDTH * (panel + (1 + POINTS) / 2)), (low + high + (high - low) * _POINTS_T) / 2
+    ratios = separation_ratios(phi, np.repeat(q, t.size), np.tile(t, q.size)).reshape(q.size, t.size)
+    return MATRIX @ np.log(ratios) @ _MATRIX_T.T

@@ -7,7 +7,9 @@ import pytest
 
 from jaxgain.activations import ACTIVATIONS
 from jaxgain.theory.critical import critical_init, root
-from jaxgain.theory.meanfield import chi_par, chi_perp, length_map
+from jaxgain.theory.edge import edge_of_chaos
+from jaxgain.theory.fixed_points import fixed_point, fixed_points
+from jaxgain.theory.meanfield import Init, chi_par, chi_perp, length_map
 
 # kind, sigma_w, sigma_b, q: 30-digit arithmetic; GELU's and SiLU's also in Roberts, Yaida and Hanin (2022).
 REFERENCE = {
@@ -41,6 +43,70 @@ def test_critical_initializations_have_the_reference_values(name):
     assert critical.init.sigma_b == pytest.approx(sigma_b, rel=2e-13)
     if q is not None:
         assert critical.q == pytest.approx(q, rel=2e-13)
+
+
+# Half a unit of the last digit that is printed.
+@pytest.mark.parametrize(
+    ("value", "printed"),
+    [
+        (lambda: critical_init("gelu").init.sigma_w ** 2, "1.9830582574"),
+        (lambda: critical_init("gelu").init.sigma_b ** 2, "0.1729223908"),
+        (lambda: critical_init("gelu").q, f"{(3 + math.sqrt(17)) / 2:.12f}"),
+        (lambda: critical_init("silu").init.sigma_w ** 2, "1.98800467827"),
+        (lambda: critical_init("silu").init.sigma_b ** 2, "0.55514317072"),
+        (lambda: critical_init("silu").q, "14.3201736180"),
+        (lambda: critical_init("sigmoid").init.sigma_w, "10.14926371"),
+        (lambda: critical_init("sigmoid").q, "45.624278"),
+        (lambda: edge_of_chaos("tanh", sigma_b=0.2).init.sigma_w, "1.304145840057"),
+        (lambda: edge_of_chaos("elu", sigma_b=0.2).init.sigma_w, "1.229251124137"),
+        (lambda: edge_of_chaos("tanh", sigma_w=1.05**0.5).init.sigma_b ** 2 * 1e5, "2.0105213"),
+        (lambda: fixed_point("tanh", Init(2.5, 0.3)).q, "4.079123875"),
+        (lambda: fixed_point("tanh", Init(2.5, 0.3)).c, "0.1221037473"),
+        (lambda: fixed_point("tanh", Init(2.5, 0.3)).xi_c, "5.1089"),
+    ],
+)
+def test_the_printed_numbers_are_found(value, printed):
+    half_a_unit = 0.5 * 10.0 ** -len(printed.partition(".")[2])
+    assert value() == pytest.approx(float(printed), rel=1e-15, abs=half_a_unit)
+
+
+def test_a_bias_of_silu_ten_times_too_small_is_far_from_the_edge():
+    # 0.0555 has been copied for sigma_b^2 = 0.555
+    init = Init(critical_init("silu").init.sigma_w, 0.0555**0.5)
+    assert fixed_point("silu", init).chi_perp == pytest.approx(0.55, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "gelu",
+            "lengths above it fall to it, slower than exponentially, and lengths below it leave it for the stable",
+        ),
+        (
+            "silu",
+            "lengths below it rise to it, slower than exponentially, and lengths above it leave it for the stable",
+        ),
+        ("mish", "lengths below it rise to it, slower than exponentially, and lengths above it diverge"),
+        ("hard_swish", "and lengths above it leave it for the stable length 11.03"),
+    ],
+)
+def test_half_stable_says_on_which_side(name, words):
+    critical = critical_init(name)
+    assert words in critical.reason
+    found = fixed_points(name, critical.init)
+    touching = next(point for point in found if point.stability == "half-stable")
+    assert (touching.basin[0] < touching.q) == ("rise to it" in critical.reason)
+    assert (touching.basin[1] > touching.q) == ("fall to it" in critical.reason)
+    for point in found:
+        assert point.stability == "half-stable" or f"the stable length {point.q:.6g}" in critical.reason
+    left = fixed_point(name, critical.init, q0=critical.q * (1.01 if "rise to it" in words else 0.99))
+    assert (left.phase == "diverging") == ("diverge" in words)
+
+
+def test_what_is_linear_next_to_zero_says_so():
+    assert "relu6 is linear next to 0" in critical_init("relu6").reason
+    assert "linear" not in critical_init("tanh").reason
 
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))

@@ -48,7 +48,7 @@ def test_the_edge_is_found_from_sigma_w_too():
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 def test_a_point_of_the_edge_is_one(name):
-    for sigma_b in (0.0, 0.1, 1.0):
+    for sigma_b in (0.0, 0.3):
         for eoc in edges_of_chaos(name, sigma_b=sigma_b):
             assert chi_perp(name, eoc.init, eoc.q) == pytest.approx(1, abs=1e-12)
             assert length_map(name, eoc.init, eoc.q) == pytest.approx(eoc.q, rel=1e-11)
@@ -56,12 +56,33 @@ def test_a_point_of_the_edge_is_one(name):
             assert eoc.stable == (eoc.stability == "stable")
 
 
-def test_erf_has_its_edge_in_closed_form():
-    # chi_perp = sigma_w^2 (4/pi)/sqrt(1 + 4q), E phi^2 = (2/pi) arcsin(2q/(1 + 2q))
-    eoc = edge_of_chaos("erf", sigma_b=0.7)
-    q = eoc.q
-    assert eoc.init.sigma_w**2 == pytest.approx(math.pi / 4 * math.sqrt(1 + 4 * q), rel=1e-13)
-    assert eoc.init.sigma_w**2 * 2 / math.pi * math.asin(2 * q / (1 + 2 * q)) + 0.49 == pytest.approx(q, rel=1e-13)
+def _below(x):
+    return math.erfc(-x / 2**0.5) / 2
+
+
+# E phi^2 and E phi'^2
+CLOSED = {
+    "erf": lambda q: (2 / math.pi * math.asin(2 * q / (1 + 2 * q)), 4 / math.pi / math.sqrt(1 + 4 * q)),
+    "elu": lambda q: (
+        q / 2 + math.exp(2 * q) * _below(-2 * q**0.5) - 2 * math.exp(q / 2) * _below(-(q**0.5)) + 0.5,
+        0.5 + math.exp(2 * q) * _below(-2 * q**0.5),
+    ),
+    "sin": lambda q: ((1 - math.exp(-2 * q)) / 2, (1 + math.exp(-2 * q)) / 2),
+    "cos": lambda q: ((1 + math.exp(-2 * q)) / 2, (1 - math.exp(-2 * q)) / 2),
+    "gelu": lambda q: (
+        q / 4 + q / (2 * math.pi) * (math.asin(q / (1 + q)) + 2 * q / (1 + q) / math.sqrt(1 + 2 * q)),
+        0.25 + math.asin(q / (1 + q)) / (2 * math.pi) + q * (5 * q + 3) / (2 * math.pi * (1 + q) * (1 + 2 * q) ** 1.5),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CLOSED)
+@pytest.mark.parametrize("sigma_b", [0.1, 0.7])
+def test_the_edge_has_its_closed_form(name, sigma_b):
+    eoc = edge_of_chaos(name, sigma_b=sigma_b)
+    second, slope_second = CLOSED[name](eoc.q)
+    assert eoc.init.sigma_w**2 == pytest.approx(1 / slope_second, rel=1e-12)
+    assert eoc.init.sigma_w**2 * second + sigma_b**2 == pytest.approx(eoc.q, rel=1e-12)
 
 
 # Below the sigma_b of their critical points chi_perp is 1 only where the length is unstable.

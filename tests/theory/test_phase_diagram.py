@@ -1,20 +1,23 @@
 """Phase diagrams: each point that of `fixed_point`, closed forms, labels, refusals; and their tables."""
 
 import math
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgain.activations import activation
+from jaxgain.activations import ACTIVATIONS, activation
 from jaxgain.theory.edge import edge_of_chaos
 from jaxgain.theory.fixed_points import fixed_point
 from jaxgain.theory.meanfield import Init
 from jaxgain.theory.panels import resolve
 from jaxgain.theory.phase_diagram import phase_diagram
 from jaxgain.theory.quadrature import moments, separation
-from jaxgain.theory.tables import correlation_table, length_table
+from jaxgain.theory.reached import reached_correlation
+from jaxgain.theory.tables import chaotic_correlations, correlation_table, length_table
 
 SIGMA_W, SIGMA_B = np.linspace(0.0, 4.0, 41), np.linspace(0.0, 2.0, 21)
 
@@ -61,6 +64,27 @@ def test_relu_is_ordered_below_the_square_root_of_two_and_diverges_above():
     assert float(diagram.chi_perp[2, 1]) == pytest.approx(1.125, rel=1e-12)
 
 
+def test_no_table_is_made_where_no_fixed_length_is_chaotic():
+    # chi_perp is at most q E phi'^2/E phi^2 there, 1 for the ReLU family
+    assert chaotic_correlations(activation("relu")) is None
+    assert chaotic_correlations(activation("tanh")) is not None
+
+
+# Compiling included, in a process of its own.
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "seconds"), [("tanh", 5.0), *((n, 15.0) for n in sorted(ACTIVATIONS) if n != "tanh")])
+def test_a_diagram_of_200_by_200_takes_seconds(name, seconds):
+    program = f"""
+import time, numpy as np, xarray, jaxgain as jg
+jg.phase_diagram
+began = time.perf_counter()
+jg.phase_diagram({name!r}, sigma_w=np.linspace(0.02, 4.0, 200), sigma_b=np.linspace(0.0, 2.0, 200))
+print(time.perf_counter() - began)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < seconds
+
+
 def test_step_has_its_closed_form_everywhere():
     diagram = phase_diagram("step", sigma_w=[0.5, 2.0], sigma_b=[0.1, 1.0])
     w, b = np.meshgrid([0.5, 2.0], [0.1, 1.0], indexing="ij")
@@ -71,23 +95,29 @@ def test_step_has_its_closed_form_everywhere():
     assert np.isinf(diagram.chi_perp).all()
 
 
-@pytest.mark.parametrize("phi", ["tanh", "relu6", "sin", "step", lambda x: jnp.maximum(x, -0.3)])
+@pytest.mark.parametrize("phi", ["tanh", "relu6", "step", lambda x: jnp.maximum(x, -0.3)])
 def test_the_tables_are_the_expectations(phi):
     phi = resolve(activation(phi))
     lengths, correlations = length_table(phi), correlation_table(phi, 0.02, 30.0)
+    q = np.array([1e-9, 0.03, 0.7, 25.0, 3e3])
+    found = [moments(phi, length) for length in q.tolist()]
     with jax.enable_x64(True):
-        for q in (1e-9, 0.03, 0.7, 25.0, 3e3):
-            log_second, slope, slope_second = lengths.at(jnp.log(q))
-            m = moments(phi, q)
-            assert float(log_second) == pytest.approx(math.log(m.second.value), abs=1e-11)
-            assert float(slope) == pytest.approx(q * m.length_slope.value / m.second.value, abs=1e-11)
-            if not lengths.jumps:
-                assert float(slope_second) == pytest.approx(q * m.slope_second.value / m.second.value, rel=1e-9)
-        for q in (0.03, 0.7, 25.0):
-            row = correlations.row(jnp.log(q))
-            for t in (0.1, 1.0):
-                ratio = separation(phi, t * t, q).value / (q * t * t)
-                assert float(correlations.at(row, jnp.asarray(t))[0]) == pytest.approx(math.log(ratio), abs=5e-9)
+        log_second, slope, slope_second = np.asarray(jax.jit(jax.vmap(lengths.at))(np.log(q))).T
+    np.testing.assert_allclose(log_second, [math.log(m.second.value) for m in found], atol=1e-11)
+    second = np.array([m.second.value for m in found])
+    np.testing.assert_allclose(slope, q * [m.length_slope.value for m in found] / second, atol=1e-11)
+    if not lengths.jumps:
+        np.testing.assert_allclose(slope_second, q * [m.slope_second.value for m in found] / second, rtol=1e-9)
+    # At sigma_w^2 = q (1 - c)/separation the fixed correlation is c.
+    q, t = np.meshgrid([0.03, 0.7, 25.0], [0.003, 0.1, 0.9])
+    log_square = [math.log(a * b * b / separation(phi, b * b, a).value) for a, b in zip(q.flat, t.flat, strict=True)]
+    with jax.enable_x64(True):
+        one_minus_c, slope = jax.jit(jax.vmap(reached_correlation, (None, 0, 0)))(
+            correlations, np.log(q.ravel()), np.array(log_square)
+        )
+    np.testing.assert_allclose(one_minus_c.reshape(3, 3)[1:], np.square(t)[1:], rtol=1e-9)
+    np.testing.assert_allclose(one_minus_c.reshape(3, 3)[0], np.square(t)[0], rtol=1e-6)
+    assert (np.asarray(slope) < 1).all()
 
 
 @pytest.mark.parametrize(
