@@ -46,7 +46,12 @@ def test_the_edge_is_found_from_sigma_w_too():
     assert edge_of_chaos("tanh", sigma_w=1.05).init.sigma_b ** 2 == pytest.approx(0.000167400933542778, rel=1e-12)
 
 
-@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+OFTEN = ("tanh", "gelu", "silu", "mish", "selu", "relu6", "soft_sign", "sigmoid", "softplus", "sin", "step", "relu")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in sorted(ACTIVATIONS)]
+)
 def test_a_point_of_the_edge_is_one(name):
     for sigma_b in (0.0, 0.3):
         for eoc in edges_of_chaos(name, sigma_b=sigma_b):

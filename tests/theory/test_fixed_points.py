@@ -249,7 +249,7 @@ GRID = Init(np.array([0.0, 0.9, 1.0, 1.3, 1.5, 2.5, 4.0])[:, None], np.array([0.
 NUMBERS = ("q", "one_minus_c", "slope", "chi_par", "chi_perp", "xi_q", "xi_c", "xi_grad")
 
 
-@pytest.mark.parametrize("phi", ["tanh", "relu", "gelu", "hard_tanh"])
+@pytest.mark.parametrize("phi", ["tanh", "relu", "gelu", pytest.param("hard_tanh", marks=pytest.mark.slow)])
 def test_an_array_of_initializations_has_the_fixed_point_of_each(phi):
     points = fixed_point(phi, GRID)
     assert points.q.shape == points.phase.shape == (7, 2)

@@ -61,7 +61,10 @@ def test_waves_have_their_closed_forms_however_long_the_inputs(q):
         np.testing.assert_allclose(separation_ratios(activation(name), np.full(24, q), t), expected, rtol=1e-11)
 
 
-@pytest.mark.parametrize("phi", ["tanh", "selu", "relu6", lambda x: jnp.maximum(x, -0.3)])
+@pytest.mark.parametrize(
+    "phi",
+    ["tanh", "relu6", *(pytest.param(phi, marks=pytest.mark.slow) for phi in ("selu", lambda x: jnp.maximum(x, -0.3)))],
+)
 def test_they_are_what_another_quadrature_finds(phi):
     phi = resolve(activation(phi))
     for q in (0.03, 25.0):

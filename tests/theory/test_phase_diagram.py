@@ -95,7 +95,10 @@ def test_step_has_its_closed_form_everywhere():
     assert np.isinf(diagram.chi_perp).all()
 
 
-@pytest.mark.parametrize("phi", ["tanh", "relu6", "step", lambda x: jnp.maximum(x, -0.3)])
+@pytest.mark.parametrize(
+    "phi",
+    ["tanh", "step", *(pytest.param(phi, marks=pytest.mark.slow) for phi in ("relu6", lambda x: jnp.maximum(x, -0.3)))],
+)
 def test_the_tables_are_the_expectations(phi):
     phi = resolve(activation(phi))
     lengths, correlations = length_table(phi), correlation_table(phi, 0.02, 30.0)
