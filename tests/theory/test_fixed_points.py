@@ -116,8 +116,8 @@ def test_a_fixed_correlation_is_one(name, sigma_w):
 def test_the_length_is_reached_that_the_recursion_reaches(name, init, q0):
     point, q = fixed_point(name, init, q0=q0), q0
     for _ in range(200):
-        q = length_map(name, init, q) if q < 1e6 else math.inf
-        if math.isinf(q):
+        before, q = q, length_map(name, init, q) if q < 1e6 else math.inf
+        if math.isinf(q) or abs(q - before) < 1e-9 * q:
             break
     expected = point.q if point.phase != "diverging" else math.inf
     distance = abs(q - expected) if math.isfinite(expected) else 0.0 if q > 1e3 else math.inf
