@@ -22,6 +22,7 @@ from jax import Array
 from jaxgain.activations import Activation
 from jaxgain.theory.chebyshev import chebyshev, clenshaw
 from jaxgain.theory.panels import mesh, tabulate
+from jaxgain.theory.quadrature import NotFinite
 
 WIDTH = 1.25  # of a panel in ln q or ln s^2: a polynomial of degree 15 is right to 1e-12 there
 REACH = 9.0  # standard deviations, beyond which a normal density is nothing
@@ -96,7 +97,20 @@ def _mean_square(phi: Activation, b: np.ndarray, s: np.ndarray) -> np.ndarray:
     fixed = s.max() * (_SUM_EDGES if symmetric else np.concatenate([-_SUM_EDGES[:0:-1], _SUM_EDGES]))
     rows = max(1, _ROWS // (s.size * _x_sum.size * (fixed.size + 2 * own.size)))
     parts = [_integrals(phi, part, s, own, fixed) for part in np.array_split(b, -(-b.size // rows))]
-    return (2 if symmetric else 1) * np.concatenate(parts)
+    result = (2 if symmetric else 1) * np.concatenate(parts)
+    end = np.array([[-reach], [reach]])
+    tail = np.square(_values(phi, end + b) - _values(phi, end - b)).max(0) * math.exp(-0.5 * REACH**2)
+    _check_decay(phi, tail, result[:, np.argmax(s)], float(s.max() ** 2))
+    return result
+
+
+def _check_decay(phi: Activation, tail: np.ndarray, total: np.ndarray, square: float) -> None:
+    """Raise `NotFinite` where the integrand nine standard deviations out is not nothing beside the integral."""
+    if not (tail <= 1e-10 * total).all():
+        raise NotFinite(
+            f"the expectation over {phi.name} of two inputs of length {square:.3g} has not decayed {REACH:g} standard "
+            "deviations out: phi grows too fast for its correlations to be found there"
+        )
 
 
 def _integrals(phi: Activation, b: np.ndarray, s: np.ndarray, own: np.ndarray, fixed: np.ndarray) -> np.ndarray:
@@ -138,7 +152,12 @@ def is_symmetric(phi: Activation) -> bool:
 def separation_ratios(phi: Activation, q: np.ndarray, t: np.ndarray) -> np.ndarray:
     r"""Return $E(\phi(u) - \phi(v))^2/(2 q t^p)$ for u, v of length q and correlation $1 - t^2$, p as in `power`.
 
-    Pairs of equal shape, (n,), with $0 < t \le 1.2$.
+    Pairs of equal shape, (n,), with $0 < t \le 1.2$. Raises `NotFinite` where phi grows too fast.
+
+    >>> from jaxgain.activations import activation
+    >>> q, t = np.array([3.0]), np.array([1.0])
+    >>> bool(abs(separation_ratios(activation("relu"), q, t)[0] - (0.5 - 0.5 / math.pi)) < 1e-14)
+    True
     """
     ratios = np.empty_like(q)
     far = np.sqrt(q / 2) * t > _NEAR * wavelength(phi)
@@ -147,21 +166,23 @@ def separation_ratios(phi: Activation, q: np.ndarray, t: np.ndarray) -> np.ndarr
         table, places = increments(phi, int(panel)), np.flatnonzero(panels == panel)
         rows = max(1, _ROWS // (_x_difference.size * (table.edges.size + _DIFFERENCE_EDGES.size)))
         for part in np.array_split(places, -(-places.size // rows)):
-            ratios[part] = _from_increments(table, panel, q[part], t[part], power(phi))
+            ratios[part] = _from_increments(phi, table, panel, q[part], t[part])
     for length in np.unique(q[far]):
         places = np.flatnonzero(far & (q == length))
         ratios[places] = _from_lattice(phi, float(length), t[places])
     return ratios
 
 
-def _from_increments(table: Increments, panel: int, q: np.ndarray, t: np.ndarray, power: int) -> np.ndarray:
+def _from_increments(phi: Activation, table: Increments, panel: int, q: np.ndarray, t: np.ndarray) -> np.ndarray:
     local = 2 * (np.log(q * (1 - t * t / 2)) / WIDTH - panel) - 1
     along = clenshaw(table.coefficients[..., None], local)  # (panels in b, 16, pairs)
-    return _over_b(table.edges, along, np.sqrt(q / 2) * t, power) * (2 * q) ** (power / 2 - 1)
+    total, tail = _over_b(table.edges, along, np.sqrt(q / 2) * t, power(phi))
+    _check_decay(phi, tail, total, float(q.max()))
+    return total * (2 * q) ** (power(phi) / 2 - 1)
 
 
-def _over_b(edges: np.ndarray, along: np.ndarray, scale: np.ndarray, power: int) -> np.ndarray:
-    r"""Return $E |w|^p G(\text{scale}\, w)/(2b)^p$, w standard normal."""
+def _over_b(edges: np.ndarray, along: np.ndarray, scale: np.ndarray, power: int) -> tuple[np.ndarray, np.ndarray]:
+    r"""Return $E |w|^p G(b)/(2b)^p$, $b = \text{scale}\, w$, w standard normal; and the integrand at its end."""
     cuts = np.clip(edges[1:-1] / scale[:, None], 0.0, REACH)
     fixed = np.broadcast_to(_DIFFERENCE_EDGES, (scale.size, _DIFFERENCE_EDGES.size))
     pieces = np.sort(np.concatenate([fixed, cuts], axis=1), axis=1)
@@ -173,7 +194,9 @@ def _over_b(edges: np.ndarray, along: np.ndarray, scale: np.ndarray, power: int)
     mean = clenshaw(along[panel, :, row].T[..., None], (2 * scale[row, None] * w - left - right) / (right - left))
     weight = (high - low)[:, None] * _w_difference * np.exp(-0.5 * w * w) / math.sqrt(2 * math.pi)
     inside = (weight * w**power * mean).sum(1)
-    return np.add.reduceat(inside, np.searchsorted(row, np.arange(scale.size)))
+    last = np.searchsorted(row, np.arange(scale.size), "right") - 1
+    tail = np.abs(mean[last, -1]) * REACH**power * math.exp(-0.5 * REACH**2)
+    return np.add.reduceat(inside, np.searchsorted(row, np.arange(scale.size))), tail
 
 
 # --- activations that oscillate for ever ---

@@ -73,6 +73,16 @@ def test_they_are_what_another_quadrature_finds(phi):
         np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
+def test_what_grows_too_fast_is_refused_and_right_before():
+    # E sinh(u) sinh(v) = exp(q) sinh(q c)
+    sinh = resolve(activation(lambda x: jnp.sinh(x)))
+    for q, t in ((0.1, 1.0), (0.5, 0.3)):
+        expected = math.exp(q) * (math.sinh(q) - math.sinh(q * (1 - t * t))) / (q * t * t)
+        assert separation_ratios(sinh, np.array([q]), np.array([t]))[0] == pytest.approx(expected, rel=1e-10)
+    with pytest.raises(ValueError, match="grows too fast"):
+        separation_ratios(sinh, np.array([5.0]), np.array([0.5]))
+
+
 def test_their_panels_end_where_two_kinks_meet():
     assert 3.0 in increments(activation("relu6"), 2).edges
     assert 1.0 in increments(activation("hard_tanh"), 2).edges
