@@ -16,12 +16,17 @@ if TYPE_CHECKING:
     from jaxgain.propagation.network import propagate
     from jaxgain.propagation.solve import solve_gain
     from jaxgain.propagation.sweep import sweep
+    from jaxgain.propagation.vanishing import vanishing_fraction
+    from jaxgain.theory.chain import chain_probabilities, initial_map, joint_law, sample_chain
     from jaxgain.theory.critical import critical_init
     from jaxgain.theory.edge import NoEdge, edge_curve, edge_of_chaos, edges_of_chaos
     from jaxgain.theory.fixed_points import fixed_point, fixed_points
+    from jaxgain.theory.fluctuations import fluctuations
     from jaxgain.theory.gains import NoSuchGain, gain, gain_table
     from jaxgain.theory.meanfield import Init, chi_par, chi_perp, correlation_map, length_map
+    from jaxgain.theory.outcomes import outcome_map
     from jaxgain.theory.phase_diagram import phase_diagram
+    from jaxgain.theory.vanishing import exact_layer_law, exploding_probability, vanishing_probability
 
 __version__ = "0.1.0"
 
@@ -32,6 +37,7 @@ __all__ = [
     "NoSuchGain",
     "SweepConfig",
     "activation",
+    "chain_probabilities",
     "chi_par",
     "chi_perp",
     "correlation_map",
@@ -39,15 +45,24 @@ __all__ = [
     "edge_curve",
     "edge_of_chaos",
     "edges_of_chaos",
+    "exact_layer_law",
+    "exploding_probability",
     "fixed_point",
     "fixed_points",
+    "fluctuations",
     "gain",
     "gain_table",
+    "initial_map",
+    "joint_law",
     "length_map",
+    "outcome_map",
     "phase_diagram",
     "propagate",
+    "sample_chain",
     "solve_gain",
     "sweep",
+    "vanishing_fraction",
+    "vanishing_probability",
 ]
 
 _HOME = {
@@ -73,6 +88,16 @@ _HOME = {
     "propagate": "jaxgain.propagation.network",
     "solve_gain": "jaxgain.propagation.solve",
     "sweep": "jaxgain.propagation.sweep",
+    "chain_probabilities": "jaxgain.theory.chain",
+    "initial_map": "jaxgain.theory.chain",
+    "joint_law": "jaxgain.theory.chain",
+    "sample_chain": "jaxgain.theory.chain",
+    "fluctuations": "jaxgain.theory.fluctuations",
+    "outcome_map": "jaxgain.theory.outcomes",
+    "exact_layer_law": "jaxgain.theory.vanishing",
+    "exploding_probability": "jaxgain.theory.vanishing",
+    "vanishing_probability": "jaxgain.theory.vanishing",
+    "vanishing_fraction": "jaxgain.propagation.vanishing",
 }
 
 

@@ -77,9 +77,10 @@ def noise(m: LayerMoments, share: np.ndarray, distribution: str) -> Noise:
         nothing = np.zeros_like(m.spread)
         return Noise(m.spread, 3 * m.slope_fourth - 1, m.together, nothing, nothing, m.overlap)
     square = share**2
+    # What scatters only radially, as a linear network, does not scatter: up to rounding.
     return Noise(
-        spread=m.spread - square * m.second_he2**2 / 2,
-        own=3 * (m.slope_fourth - 1) - square * m.slope_he2**2 / 2,
+        spread=np.maximum(m.spread - square * m.second_he2**2 / 2, 0.0),
+        own=np.maximum(3 * (m.slope_fourth - 1) - square * m.slope_he2**2 / 2, 0.0),
         together=m.together - square * m.second_he2 * m.slope_he2 / 2,
         tilt=-square * m.second_he4 / 4,
         tilt_slope=-square * m.slope_he4 / 4,

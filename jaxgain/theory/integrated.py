@@ -79,9 +79,7 @@ def _grid(layers: Layers, width: int, distribution: str) -> Grid:
     return Grid(log_q, m, each, share, onward, onto / total[:, None], np.clip(1 - total, 0.0, 1.0))
 
 
-def _expectations(
-    layers: Layers, bias: float, log_q: np.ndarray
-) -> tuple[LayerMoments, np.ndarray, np.ndarray]:
+def _expectations(layers: Layers, bias: float, log_q: np.ndarray) -> tuple[LayerMoments, np.ndarray, np.ndarray]:
     q = np.exp(log_q)
     m = layer_moments(layers.phi, q)
     signal = layers.sigma_w**2 * m.second
