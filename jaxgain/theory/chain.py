@@ -59,10 +59,9 @@ def chain(
     ((11,), True)
     """
     dtype = jnp.result_type(float)
-    places = jnp.arange(1 if tied else depth)
-    # Each with its own key: a longer chain begins like a shorter one.
-    keys = [jax.vmap(functools.partial(jax.random.fold_in, half))(places) for half in jax.random.split(key)]
-    w, b = (jnp.broadcast_to(jax.vmap(lambda k: jax.random.normal(k, (), dtype))(each), (depth,)) for each in keys)
+    # A longer chain begins like a shorter one: the first numbers of a key do not depend on how many follow.
+    own = [jax.random.normal(half, (1 if tied else depth,), dtype) for half in jax.random.split(key)]
+    w, b = (jnp.broadcast_to(each, (depth,)) for each in own)
     return follow(activation(phi), w * init.sigma_w, b * init.sigma_b, x0=x0, scale=scale)
 
 
@@ -98,6 +97,15 @@ def _value_and_log_slope(phi: Activation, z: Array) -> tuple[Array, Array]:
     return value, jnp.log(jnp.abs(slope))
 
 
+@functools.lru_cache(maxsize=64)
+def _sampler(phi: Activation, depth: int, tied: bool, at_once: int) -> Callable[..., Chain]:
+    def run(keys: Array, sigma_w: Array, sigma_b: Array, x0: Array, scale: Array) -> Chain:
+        settings = {"init": Init(sigma_w, sigma_b), "depth": depth, "x0": x0, "scale": scale, "tied": tied}
+        return jax.lax.map(lambda key: chain(key, phi, **settings), keys, batch_size=at_once)
+
+    return jax.jit(run)
+
+
 def sample_chain(
     key: Array,
     phi: "str | Activation | Callable[..., Any]",
@@ -122,9 +130,9 @@ def sample_chain(
     depth, networks = count("depth", depth), count("networks", networks)
     phi = activation(phi)
     with jax.enable_x64(True):
-        one = functools.partial(chain, phi=phi, init=init, depth=depth, x0=x0, scale=scale, tied=tied)
-        run = jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=min(networks, _AT_ONCE)))
-        found = jax.tree.map(np.asarray, run(jax.random.split(key, networks)))
+        run = _sampler(phi, depth, tied, min(networks, _AT_ONCE))
+        numbers = (jnp.asarray(float(each)) for each in (init.sigma_w, init.sigma_b, x0, scale))
+        found = jax.tree.map(np.asarray, run(jax.random.split(key, networks), *numbers))
     return xarray.Dataset(
         {name: (("network", "layer"), values) for name, values in found._asdict().items()},
         coords={"network": np.arange(networks), "layer": np.arange(depth + 1)},

@@ -7,6 +7,7 @@ $q^2 d^2/dq^2\, E f = E[f He_4]/4$, so that no derivative of f is needed.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -46,6 +47,48 @@ class LayerMoments(NamedTuple):
     r"""$(E\phi\phi' e)^2/(E\phi^2 E\phi'^2)$, how much of the alignment of gradient and signal a layer hands on."""
 
 
+class AlignedMoments(NamedTuple):
+    r"""Expectations for a gradient with a part along the signal.
+
+    A hat divides by $\sqrt{E\phi^2}$ or $\sqrt{E\phi'^2}$.
+    Each is $E[\hat\phi'^i \hat\phi^j e^k]$ for the `POWERS` (i, j, k) of its name.
+    """
+
+    direct: Any
+    slope_square: Any
+    slope_fourth_a: Any
+    slope_fourth_a2: Any
+    slope_square_a_e2: Any
+    slope_cube: Any
+    slope_cube_a: Any
+    slope_a2: Any
+    slope_a: Any
+
+
+POWERS = AlignedMoments(
+    direct=(1, 1, 1),
+    slope_square=(2, 0, 2),
+    slope_fourth_a=(4, 2, 0),
+    slope_fourth_a2=(4, 4, 0),
+    slope_square_a_e2=(2, 2, 2),
+    slope_cube=(3, 1, 1),
+    slope_cube_a=(3, 3, 1),
+    slope_a2=(2, 4, 0),
+    slope_a=(1, 3, 1),
+)
+
+
+def aligned_moments(phi: Activation, q: Any) -> AlignedMoments:
+    r"""Return what `AlignedMoments` names at every length of the array q > 0, in float64.
+
+    >>> from jaxgain.activations import activation
+    >>> relu = aligned_moments(activation("relu"), np.array([2.0]))
+    >>> round(float(relu.direct[0]), 12), round(float(relu.slope_cube[0]), 12)
+    (1.0, 2.0)
+    """
+    return AlignedMoments(*_at_lengths(_aligned_at, resolve(phi), q))
+
+
 def layer_moments(phi: Activation, q: Any) -> LayerMoments:
     r"""Return the expectations of a layer at every length of the array q > 0, in float64.
 
@@ -58,32 +101,44 @@ def layer_moments(phi: Activation, q: Any) -> LayerMoments:
     (5.0, 5.0)
     """
     phi = resolve(phi)
-    q = np.asarray(q, np.float64)
-    flat = q.ravel()
-    # Few shapes are compiled; rows of 64 lengths bound the memory.
-    padded = np.resize(flat, -(-flat.size // 64) * 64).reshape(-1, 64)
-    with jax.enable_x64(True), jax.ensure_compile_time_eval():
-        parts = [[np.asarray(part) for part in _compiled(phi)(row)] for row in padded]
-    moments = LayerMoments(*(np.concatenate(part)[: flat.size].reshape(q.shape) for part in zip(*parts, strict=True)))
+    moments = LayerMoments(*_at_lengths(_at, phi, q))
     if not np.isfinite(moments.spread).all():
-        at = flat[~np.isfinite(moments.spread.ravel())][0]
+        at = np.asarray(q)[~np.isfinite(moments.spread)].ravel()[0]
         raise NotFinite(f"the fluctuations of {phi.name} at q = {at:g} are not finite: E phi^4 is not, or phi is 0")
     return moments
 
 
+def _at_lengths(function: Callable[..., Any], phi: Activation, q: Any) -> list[np.ndarray]:
+    """The fields of function(phi, q) at every length, shaped as q."""
+    q = np.asarray(q, np.float64)
+    # Few shapes are compiled; rows of 64 lengths bound the memory.
+    padded = np.resize(q, -(-q.size // 64) * 64).reshape(-1, 64)
+    with jax.enable_x64(True), jax.ensure_compile_time_eval():
+        parts = [[np.asarray(part) for part in _compiled(function, phi)(row)] for row in padded]
+    return [np.concatenate(part)[: q.size].reshape(q.shape) for part in zip(*parts, strict=True)]
+
+
 @functools.lru_cache(maxsize=256)
-def _compiled(phi: Activation) -> Any:
-    return jax.jit(jax.vmap(functools.partial(_at, phi)))
+def _compiled(function: Callable[..., Any], phi: Activation) -> Any:
+    return jax.jit(jax.vmap(functools.partial(function, phi)))
+
+
+def _grid(phi: Activation, q: Array) -> tuple[Array, Array, Array, Callable[[Array], Array]]:
+    """Normals e, phi and phi' at them, and the expectation of a function of e."""
+    e, _, weights = traced_grid(phi, q)
+    value, slope = value_and_slope(phi, jnp.sqrt(q) * e)
+    # Where the density underflows, phi^4 may be infinite.
+    return e, value, slope, lambda f: jnp.sum(jnp.where(weights > 0, weights * f, 0.0))
+
+
+def _aligned_at(phi: Activation, q: Array) -> AlignedMoments:
+    e, value, slope, expect = _grid(phi, q)
+    value, slope = value / jnp.sqrt(expect(value**2)), slope / jnp.sqrt(expect(slope**2))
+    return AlignedMoments(*(expect(slope**i * value**j * e**k) for i, j, k in POWERS))
 
 
 def _at(phi: Activation, q: Array) -> LayerMoments:
-    e, _, weights = traced_grid(phi, q)
-    value, slope = value_and_slope(phi, jnp.sqrt(q) * e)
-
-    def expect(f: Array) -> Array:
-        # Where the density underflows, phi^4 may be infinite.
-        return jnp.sum(jnp.where(weights > 0, weights * f, 0.0))
-
+    e, value, slope, expect = _grid(phi, q)
     # The largest value first: squares of small ones underflow.
     scale = jnp.maximum(jnp.sqrt(expect(value**2)), 1e-300)
     second, slope_second = expect((value / scale) ** 2), expect(slope**2)

@@ -162,9 +162,9 @@ def test_integration_reduces_to_leading_order_at_large_width():
     )
     for name in ("log_q", "log_sample_q", "log_grad"):
         for moment in ("mean", "var"):
-            size = leading[f"{name}_var"] / (1 if moment == "mean" else 100)
             error = np.abs(integrated[f"{name}_{moment}"] - leading[f"{name}_{moment}"])
-            assert bool((error[2:] < 0.02 * size[2:] + 1e-9).all()), f"{name}_{moment}"
+            # The sampled gradient has an error of 1% in its variance, and 1/sqrt(2^16) of it in its mean.
+            assert bool((error[2:] < 0.03 * leading[f"{name}_var"][2:]).all()), f"{name}_{moment}"
 
 
 def test_the_half_stable_point_is_not_valid_to_leading_order_below_width_1024():
@@ -234,6 +234,23 @@ def test_integration_holds_at_the_half_stable_point(phi, width):
     init = critical_init(phi).init
     names = ("log_q", "log_sample_q")
     assert_agrees(phi, init.sigma_w, init.sigma_b, width, 50, networks=10_000, names=names, method="integrated")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phi", ["gelu", "silu"])
+def test_integration_has_the_gradient_at_the_half_stable_point_and_leading_order_has_not(phi):
+    """To the accuracy that is promised, 4% of the variance at width 256, and three standard errors of the sample."""
+    init = critical_init(phi).init
+    sampled = sample(phi, init.sigma_w, init.sigma_b, 256, 50, 10_000, "normal")["log_grad"][:, 0]
+    deviation = (sampled - sampled.mean()) ** 2
+    error = deviation.std() / 100
+    found = {
+        method: fluctuations(phi, init, width=256, depth=50, method=method) for method in ("leading", "integrated")
+    }
+    assert abs(float(found["integrated"].log_grad_var[0]) - deviation.mean()) < 0.04 * deviation.mean() + 3 * error
+    shift = {method: float(each.log_grad_mean[0]) - sampled.mean() for method, each in found.items()}
+    assert abs(shift["integrated"]) < 0.2 * math.sqrt(deviation.mean())
+    assert abs(shift["leading"]) > 5 * abs(shift["integrated"])
 
 
 @pytest.mark.slow

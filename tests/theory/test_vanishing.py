@@ -1,0 +1,133 @@
+"""The probability of vanishing against fractions of sampled networks, and exact laws of a layer."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxgain.propagation.config import SweepConfig
+from jaxgain.propagation.sweep import sweep
+from jaxgain.propagation.vanishing import vanishing_fraction
+from jaxgain.theory.meanfield import Init
+from jaxgain.theory.vanishing import exact_layer_law, exploding_probability, vanishing_probability
+
+RELU, TANH = ("relu", 2**0.5), ("tanh", 5 / 3)
+
+
+def log_ratios(phi, sigma_w, width, depth, networks):
+    config = SweepConfig(
+        activations=(phi,),
+        gains=(sigma_w,),
+        width=width,
+        depth=depth,
+        seeds=networks,
+        inputs=1,
+        statistics=("log_grad_rms",),
+        record_every=depth,
+    )
+    gradient = sweep(config)["log_grad_rms"].squeeze().values.astype(np.float64)
+    return gradient[:, 0] - gradient[:, -1]
+
+
+def assert_fractions(phi, sigma_w, width, depth, networks):
+    """At quantiles 0.1 … 0.9 of the sample, its fractions against the theory, in standard errors, corrected."""
+    ratios = np.sort(log_ratios(phi, sigma_w, width, depth, networks))
+    levels = (0.1, 0.3, 0.5, 0.7, 0.9)
+    limit = stats.norm.isf(stats.norm.sf(3) / len(levels))
+    for level in levels:
+        at = ratios[int(level * networks)]
+        p = vanishing_probability(phi, Init(sigma_w), width=width, depth=depth, below=math.exp(at))
+        assert abs(p - level) < limit * math.sqrt(level * (1 - level) / networks), (level, p)
+
+
+@pytest.mark.parametrize(("phi", "sigma_w"), [RELU, TANH])
+def test_vanishing_probability_is_the_fraction_of_networks(phi, sigma_w):
+    assert_fractions(phi, sigma_w, 256, 10, 2000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("phi", "sigma_w"), [RELU, TANH, ("tanh", 1.304)])
+@pytest.mark.parametrize(("width", "depth"), [(256, 40), (256, 100), (512, 200)])
+def test_vanishing_probability_is_the_fraction_of_ten_thousand_networks(phi, sigma_w, width, depth):
+    assert_fractions(phi, sigma_w, width, depth, 10_000)
+
+
+@pytest.mark.slow
+def test_vanishing_probability_fails_in_the_tail_of_narrow_networks():
+    """As its docstring says: 0.01 predicted, four times as much sampled."""
+    ratios = log_ratios(*RELU, 16, 40, 10_000)
+    below = math.exp(np.quantile(ratios, 0.043))
+    p = vanishing_probability("relu", Init(2**0.5), width=16, depth=40, below=below)
+    assert p < 0.043 / 2
+
+
+def test_vanishing_and_exploding_leave_nothing_out():
+    setting = dict(width=300, depth=30)
+    below = vanishing_probability("tanh", Init(1.3, 0.2), below=0.9, **setting)
+    above = exploding_probability("tanh", Init(1.3, 0.2), above=0.9, **setting)
+    assert 0.01 < below < 0.99
+    assert below + above == pytest.approx(1, abs=1e-14)
+
+
+def test_an_orthogonal_linear_network_never_vanishes():
+    assert vanishing_probability("identity", Init(1.0), width=8, depth=9, below=0.99, distribution="orthogonal") == 0
+    assert exploding_probability("identity", Init(1.0), width=8, depth=9, above=0.99, distribution="orthogonal") == 1
+
+
+def test_fraction_of_sampled_networks_counts_both_sides():
+    setting = dict(width=32, depth=8, networks=200)
+    below = vanishing_fraction("tanh", Init(1.2), below=0.8, **setting)
+    above = vanishing_fraction("tanh", Init(1.2), above=0.8, **setting)
+    assert below.value + above.value == pytest.approx(1)
+    assert 0 < below.error < 0.04
+
+
+# --- the exact law of a layer ---
+
+
+def test_relu_at_width_eight_has_its_exact_variance():
+    assert exact_layer_law("relu", 8).var == pytest.approx(1.247, abs=5e-4)
+    assert exact_layer_law("relu", 8).dead == 2**-8
+    assert exact_layer_law("relu", 1000).var == pytest.approx(0.005, rel=0.005)
+
+
+@pytest.mark.parametrize("width", [1, 2, 7])
+def test_law_of_a_linear_layer_is_that_of_chi_squared(width):
+    law = exact_layer_law("identity", width)
+    log_chi = stats.gamma(width / 2, scale=2 / width)
+    mean = log_chi.expect(np.log)
+    assert law.mean == pytest.approx(mean, abs=1e-7)
+    assert law.var == pytest.approx(log_chi.expect(lambda x: (np.log(x) - mean) ** 2), abs=1e-6)
+    assert exact_layer_law("abs", width) == law
+
+
+def test_law_of_a_relu_layer_is_that_of_sampled_networks():
+    depth, networks = 4, 4000
+    logs = 2 * log_ratios(*RELU, 8, depth, networks)
+    alive = logs[np.isfinite(logs)]
+    law = exact_layer_law("relu", 8)
+    assert abs(alive.mean() - depth * law.mean) < 3.5 * alive.std() / math.sqrt(alive.size)
+    deviation = (alive - alive.mean()) ** 2
+    assert abs(deviation.mean() - depth * law.var) < 3.5 * deviation.std() / math.sqrt(alive.size)
+    expected = 1 - (1 - law.dead) ** depth
+    assert abs(1 - alive.size / networks - expected) < 3.5 * math.sqrt(expected / networks)
+
+
+def test_activations_without_an_exact_law_are_refused():
+    for phi in ("tanh", "leaky_relu(0.2)", "relu6"):
+        with pytest.raises(ValueError, match="the exact law of a layer is known for"):
+            exact_layer_law(phi, 10)
+
+
+@pytest.mark.parametrize("below", [0.0, -1.0, math.inf, math.nan, "small"])
+def test_a_bound_that_is_no_ratio_is_refused(below):
+    with pytest.raises(ValueError, match="below must be positive and finite"):
+        vanishing_probability("tanh", Init(1.0), width=300, depth=10, below=below)
+    with pytest.raises(ValueError, match="below must be positive and finite"):
+        vanishing_fraction("tanh", Init(1.0), width=300, depth=10, below=below)
+
+
+def test_one_bound_is_needed_to_count():
+    with pytest.raises(ValueError, match="give one of below and above"):
+        vanishing_fraction("tanh", Init(1.0), width=300, depth=10)
