@@ -19,10 +19,14 @@ if TYPE_CHECKING:
     from jaxgain.propagation.vanishing import vanishing_fraction
     from jaxgain.theory.chain import chain_probabilities, initial_map, joint_law, sample_chain
     from jaxgain.theory.critical import critical_init
+    from jaxgain.theory.depth_profile import mean_field
+    from jaxgain.theory.dropout import dropout_fixed_point
     from jaxgain.theory.edge import NoEdge, edge_curve, edge_of_chaos, edges_of_chaos
     from jaxgain.theory.fixed_points import fixed_point, fixed_points
     from jaxgain.theory.fluctuations import fluctuations
     from jaxgain.theory.gains import NoSuchGain, gain, gain_table
+    from jaxgain.theory.jacobian import jacobian_spectrum
+    from jaxgain.theory.kernels import nngp, ntk
     from jaxgain.theory.meanfield import Init, chi_par, chi_perp, correlation_map, length_map
     from jaxgain.theory.outcomes import outcome_map
     from jaxgain.theory.phase_diagram import phase_diagram
@@ -42,6 +46,7 @@ __all__ = [
     "chi_perp",
     "correlation_map",
     "critical_init",
+    "dropout_fixed_point",
     "edge_curve",
     "edge_of_chaos",
     "edges_of_chaos",
@@ -53,8 +58,12 @@ __all__ = [
     "gain",
     "gain_table",
     "initial_map",
+    "jacobian_spectrum",
     "joint_law",
     "length_map",
+    "mean_field",
+    "nngp",
+    "ntk",
     "outcome_map",
     "phase_diagram",
     "propagate",
@@ -84,6 +93,11 @@ _HOME = {
     "fixed_point": "jaxgain.theory.fixed_points",
     "fixed_points": "jaxgain.theory.fixed_points",
     "phase_diagram": "jaxgain.theory.phase_diagram",
+    "dropout_fixed_point": "jaxgain.theory.dropout",
+    "mean_field": "jaxgain.theory.depth_profile",
+    "nngp": "jaxgain.theory.kernels",
+    "ntk": "jaxgain.theory.kernels",
+    "jacobian_spectrum": "jaxgain.theory.jacobian",
     "SweepConfig": "jaxgain.propagation.config",
     "propagate": "jaxgain.propagation.network",
     "solve_gain": "jaxgain.propagation.solve",
