@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from jaxgain.activations import Activation
 from jaxgain.theory.meanfield import Init
-from jaxgain.theory.quadrature import NotFinite, moments, separation
+from jaxgain.theory.pairs import pair_separation
+from jaxgain.theory.quadrature import NotFinite, moments
 
 
 class Branch(NamedTuple):
@@ -48,7 +49,7 @@ def one_layer(phi: Activation, init: Init, kept: float, s: float, d: float) -> B
         return Branch(q, *[math.nan] * 5)
     one_minus_c = min(init.sigma_w**2 * d / q, 2.0)
     dropped = m.second.value * (1 - kept) / kept
-    distance = separation(phi, one_minus_c, q).value if one_minus_c > 0 else one_minus_c
+    distance = pair_separation(phi, one_minus_c, q) if one_minus_c > 0 else one_minus_c
     growth = init.sigma_w**2 * m.slope_second.value / kept if init.sigma_w else 0.0
     return Branch(q, one_minus_c, m.mean.value, m.variance.value + dropped, distance + dropped, growth)
 

@@ -17,6 +17,7 @@ from jax import Array
 
 from jaxgain.activations import Activation, value_and_slope
 from jaxgain.theory.panels import resolve, tabulate
+from jaxgain.theory.quadrature import moments, separation
 from jaxgain.theory.tables import own_edges, separation_ratio
 
 
@@ -58,10 +59,41 @@ def separations(phi: Activation, q: float, one_minus_c: np.ndarray) -> Separatio
     return Separations(value, slope)
 
 
+# Below this 1 - c, of t = 1e-5, rounding of u - v shows; the separations have their first order there.
+_CLOSE = 1e-10
+
+
+def pair_separation(phi: Activation, one_minus_c: float, q: float) -> float:
+    r"""Return $E(\phi(u) - \phi(v))^2/2$ as `separation` does, for 1 - c however small.
+
+    Below 1e-10 from the value there: $q\,(1-c)\,(E\phi'^2 + O(\sqrt{1-c}))$, at a jump $O(\sqrt{1-c})$.
+
+    >>> from jaxgain.activations import activation
+    >>> round(pair_separation(activation("relu"), 1e-40, 1.0) / 1e-40, 9)
+    0.5
+    """
+    if one_minus_c >= _CLOSE or one_minus_c == 0:
+        return separation(phi, one_minus_c, q).value
+    ratio = separation(phi, _CLOSE, q).value / (q * _CLOSE)
+    return q * one_minus_c * float(_closer(phi, q, ratio, math.sqrt(one_minus_c / _CLOSE)))
+
+
+def _closer(phi: Activation, q: float, ratio: Any, nearness: Any) -> Any:
+    """Return what becomes of the ratio at the closest t that is computed, at `nearness` <= 1 times that t."""
+    if phi.jumps:
+        return ratio / nearness
+    limit = moments(phi, q).slope_second.value
+    return limit + (ratio - limit) * nearness
+
+
 _FEW = 48  # pairs whose expectations are computed one by one
 
 
 def _at(phi: Activation, q: float, angles: np.ndarray) -> np.ndarray:
+    t = np.sqrt(2) * np.sin(angles / 2)
+    closest = 2 * math.asin(math.sqrt(_CLOSE / 2))
+    nearness = np.minimum(t / math.sqrt(_CLOSE), 1.0)
+    angles = np.maximum(angles, closest)
     if angles.size <= _FEW:
         ratios = _ratios(phi, q, angles)
     else:
@@ -70,7 +102,9 @@ def _at(phi: Activation, q: float, angles: np.ndarray) -> np.ndarray:
             inside = (angles >= low) & (angles <= high)
             x = (2 * angles[inside] - low - high) / (high - low)
             ratios[:, inside] = np.polynomial.chebyshev.chebval(x, coefficients)
-    t = np.sqrt(2) * np.sin(angles / 2)
+    ratios[0] = np.where(nearness < 1, _closer(phi, q, ratios[0], nearness), ratios[0])
+    # Where phi has a kink its slope separates like t, elsewhere like t².
+    ratios[1] *= 1.0 if phi.kinks else nearness
     return ratios * q * np.stack([t * t, t])
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxgain.activations import activation
-from jaxgain.theory.pairs import separations, slope_of
+from jaxgain.theory.pairs import pair_separation, separations, slope_of
 from jaxgain.theory.quadrature import moments, separation
 
 
@@ -19,16 +19,13 @@ def test_relu_has_the_arc_cosine_kernels(q, count):
     np.testing.assert_allclose(found.slope, angles / (2 * np.pi), atol=3e-8)
 
 
-@pytest.mark.parametrize(("phi", "q"), [("tanh", 0.1), ("gelu", 4.0), ("selu", 30.0), ("sin", 25.0)])
-def test_single_pairs_and_series_agree_with_adaptive_quadrature(phi, q):
+@pytest.mark.parametrize(("phi", "q", "more"), [("tanh", 0.1, 100), ("selu", 3.0, 60), ("sin", 25.0, 0)])
+def test_single_pairs_and_series_agree_with_adaptive_quadrature(phi, q, more):
     phi = activation(phi)
-    some = np.array([1e-6, 0.3, 1.0, 1.7, 1.9999])
-    expected = [separation(phi, x, q).value for x in some]
-    of_slopes = [separation(slope_of(phi), x, q).value for x in some]
-    for pairs in (some, np.concatenate([some, np.linspace(0, 2, 100)])):
-        found = separations(phi, q, pairs)
-        np.testing.assert_allclose(found.value[:5], expected, rtol=1e-9)
-        np.testing.assert_allclose(found.slope[:5], of_slopes, rtol=1e-8)
+    some = np.array([1e-6, 0.3, 1.7, 1.9999])
+    found = separations(phi, q, np.concatenate([some, np.linspace(0, 2, more)]))
+    np.testing.assert_allclose(found.value[:4], [separation(phi, x, q).value for x in some], rtol=1e-9)
+    np.testing.assert_allclose(found.slope[:4], [separation(slope_of(phi), x, q).value for x in some], rtol=1e-8)
 
 
 def test_shapes_are_kept_and_equal_inputs_have_no_separation():
@@ -40,3 +37,19 @@ def test_shapes_are_kept_and_equal_inputs_have_no_separation():
 def test_the_slope_of_an_activation_has_its_moments():
     phi = activation("gelu")
     assert moments(slope_of(phi), 2.0).second.value == pytest.approx(moments(phi, 2.0).slope_second.value, rel=1e-13)
+
+
+@pytest.mark.parametrize("phi", ["relu", "tanh", "sign"])
+def test_close_pairs_keep_their_digits(phi):
+    phi = activation(phi)
+    close = 10.0 ** -np.arange(9.0, 200.0, 10.0)
+    found = separations(phi, 2.0, close).value
+    expected = {
+        "relu": close,  # q (1 - c) E φ'², to first order
+        "tanh": 2 * close * moments(phi, 2.0).slope_second.value,
+        "sign": 2 / np.pi * np.sqrt(2 * close),  # 2 P(signs differ)
+    }[phi.name]
+    np.testing.assert_allclose(found, expected, rtol=2e-5)
+    np.testing.assert_allclose(found[1:], expected[1:], rtol=1e-8)
+    for one_minus_c, value in zip(close[:3], found[:3], strict=True):
+        assert pair_separation(phi, one_minus_c, 2.0) == pytest.approx(value, rel=1e-9)
