@@ -126,8 +126,8 @@ def grown(layers: Sequence[BatchNormLayer], *, back: bool) -> np.ndarray:
         same, other = through + layer.gate * same, beside + layer.gate_product * other
         with np.errstate(divide="ignore"):
             log += float(np.log(same))
-        # Linear in both: only their ratio goes on.
-        same, other = 1.0, other / same if same > 0 else math.nan
+        # Linear in both: only their ratio goes on, if there is one.
+        same, other = 1.0, other / same if 0 < same < math.inf else 0.0
         logs.append(log)
     return np.array(logs) / 2
 

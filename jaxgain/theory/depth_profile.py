@@ -106,6 +106,10 @@ def mean_field(
     kept = 1 - _real("dropout", dropout, lambda p: 0 <= p < 1, "at least 0 and below 1, a probability")
     first = _first(second_moment, correlation, block)
     if block == "batchnorm":
+        if init.sigma_w == 0:
+            raise ValueError(
+                "batchnorm divides by what weights make of the inputs' differences: sigma_w must be above 0"
+            )
         inputs = None if inputs is None else _whole("inputs", inputs, 4, "gives the gradient a finite mean square")
         layers = _batch_norm_layers(phi, init, branch, kept, inputs, first, depth)
     elif inputs is not None:

@@ -45,7 +45,7 @@ def separations(phi: Activation, q: float, one_minus_c: np.ndarray) -> Separatio
 
     >>> from jaxgain.activations import activation
     >>> far = separations(activation("relu"), 2.0, np.array([1.0]))
-    >>> bool(abs(far.value[0] - (1 - 1 / math.pi)) < 1e-12), round(far.slope[0], 12)
+    >>> bool(abs(far.value[0] - (1 - 1 / math.pi)) < 1e-12), round(float(far.slope[0]), 12)
     (True, 0.25)
     """
     # 1 - c = 2 sin²(θ/2), of which θ = 2 arcsin √((1 - c)/2) keeps the digits.

@@ -128,6 +128,12 @@ def test_the_distance_of_close_inputs_keeps_its_digits():
     np.testing.assert_allclose(np.log(ratio), 2 * near.log_jacobian_rms, atol=1e-9)
 
 
+def test_a_jump_has_an_infinite_gradient_through_any_block():
+    for block in ("plain", "residual", "prenorm", "postnorm", "batchnorm"):
+        gradient = mean_field("sign", Init(1.0), depth=3, block=block).log_grad_rms.values
+        np.testing.assert_array_equal(gradient, [np.inf, np.inf, np.inf, 0])
+
+
 def test_what_overflows_is_not_a_number_and_what_vanishes_is_zero():
     up = mean_field("relu_squared", Init(3.0), depth=20)
     assert up.second_moment[-1].isnull() and not up.second_moment[5].isnull()
@@ -162,12 +168,13 @@ def test_dropout_leaves_relu_s_length_where_its_gain_makes_up_for_it_and_separat
         (dict(inputs=8), "inputs are those that batchnorm normalizes over"),
         (dict(block="batchnorm", inputs=3), "inputs must be at least 4"),
         (dict(block="batchnorm", correlation=1.0), "correlation must be below 1"),
+        (dict(block="batchnorm", init=Init(0.0)), "sigma_w must be above 0"),
         (dict(depth=0), "depth must be at least 1"),
     ],
 )
 def test_settings_that_are_none_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        mean_field("tanh", HE, **(dict(depth=3) | settings))
+        mean_field("tanh", **(dict(init=HE, depth=3) | settings))
 
 
 def test_several_initializations_are_refused():
@@ -210,16 +217,15 @@ RESIDUALS = [
     dict(block="postnorm"),
     dict(block="postnorm", norm="rmsnorm"),
 ]
-# 7 statistics of 60 networks, Student's t with 31 degrees of freedom: beyond 5.5 once in 200 runs of all.
+# 7 statistics of 35 networks, Student's t with 31 degrees of freedom: beyond 5.5 once in 800 runs of all.
 LIMIT = 5.5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("branch", ["one_layer", "two_layer", "glu", "glu_ffn"])
 @pytest.mark.parametrize("settings", RESIDUALS, ids=lambda settings: "-".join(map(str, settings.values())))
-@pytest.mark.parametrize("phi", ["relu", "tanh"])
-def test_sampled_networks_are_as_predicted(phi, branch, settings):
-    off = standard_errors(phi, Init(1.2, 0.3), width=10_000, depth=4, branch=branch, **settings)
+def test_sampled_networks_are_as_predicted(branch, settings):
+    off = standard_errors("gelu", Init(1.4, 0.3), width=10_000, depth=4, branch=branch, **settings)
     assert max(map(abs, off.values())) < LIMIT, off
 
 

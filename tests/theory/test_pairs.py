@@ -19,7 +19,7 @@ def test_relu_has_the_arc_cosine_kernels(q, count):
     np.testing.assert_allclose(found.slope, angles / (2 * np.pi), atol=3e-8)
 
 
-@pytest.mark.parametrize(("phi", "q", "more"), [("tanh", 0.1, 100), ("selu", 3.0, 60), ("sin", 25.0, 0)])
+@pytest.mark.parametrize(("phi", "q", "more"), [("tanh", 0.1, 100), ("sin", 25.0, 0)])
 def test_single_pairs_and_series_agree_with_adaptive_quadrature(phi, q, more):
     phi = activation(phi)
     some = np.array([1e-6, 0.3, 1.7, 1.9999])
