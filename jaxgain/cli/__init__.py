@@ -8,6 +8,7 @@ from importlib import import_module
 
 COMMANDS = {
     "gain": "the gains of activations, each under its criterion's name, and whether they are stable",
+    "theory": "phases, fixed points, critical initialization and bands of an activation, and whether networks agree",
     "sweep": "many gains and seeds at once: signal and gradient per layer; a table, a dataset and a figure",
     "draw": "the figure of a dataset that was saved before",
 }

@@ -18,7 +18,7 @@ class Draw:
     """What to draw, and where to."""
 
     dataset: Positional[Path]
-    """The file sweep.nc that jaxgain sweep wrote."""
+    """The file that jaxgain sweep, sweep.nc, or jaxgain theory, theory.nc, wrote."""
 
     out: Optional[Path] = None  # noqa: UP045 (the command line reads `| None` slowly)
     """The figure's file: .png, .pdf or .svg. By default the dataset's name with .png."""
@@ -33,13 +33,18 @@ def run(words: Sequence[str]) -> None:
     with refusing():
         dataset = load_dataset(arguments.dataset)
         output_folder(out.parent)
-    if "gain_name" not in dataset.coords or "config" not in dataset.attrs:
-        refuse(f"{arguments.dataset} is not a sweep of jaxgain; give the file sweep.nc that jaxgain sweep wrote")
+    theory = "critical_kind" in dataset.attrs
+    if not theory and ("gain_name" not in dataset.coords or "config" not in dataset.attrs):
+        refuse(
+            f"{arguments.dataset} is not a dataset of jaxgain; give the file sweep.nc that jaxgain sweep wrote, "
+            "or theory.nc of jaxgain theory"
+        )
     from matplotlib.figure import Figure
 
     from jaxgain.figures.sweep import draw_sweep
+    from jaxgain.figures.theory import draw_theory
 
     figure = Figure()
-    draw_sweep(figure, dataset)
+    (draw_theory if theory else draw_sweep)(figure, dataset)
     save_figure(figure, out)
     print(f"Figure: {out}")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from jaxgain.cli.arguments import parse, refusing
 from jaxgain.propagation.config import SweepConfig
-from jaxgain.runs.files import output_folder, save_dataset, save_figure, saved_attributes
+from jaxgain.runs.files import is_ours, output_folder, save_dataset, save_figure
 
 ABOUT = """Sweep gains, activations and seeds at a finite width: what happens to the signal and to its
 gradient, layer by layer. Prints a table, and writes the dataset sweep.nc and the figure sweep.png. With no
@@ -33,7 +33,7 @@ def run(words: Sequence[str]) -> None:
     arguments = parse(Sweep, words, command="sweep", about=ABOUT)
     with refusing():
         folder = output_folder(arguments.out)
-        replaced = is_a_sweep(folder / "sweep.nc")
+        replaced = is_ours(folder / "sweep.nc", "config_hash", "a sweep")
     prepare_jax()
     from matplotlib.figure import Figure
 
@@ -74,19 +74,6 @@ def prepare_jax() -> None:
     if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(caches / "jaxgain"))
-
-
-def is_a_sweep(path: Path) -> bool:
-    """Whether a sweep is saved at `path`; raises `ValueError` where another file is."""
-    if not path.exists():
-        return False
-    try:
-        ours = "config_hash" in saved_attributes(path)
-    except ValueError:
-        ours = False
-    if not ours:
-        raise ValueError(f"{path} exists and is not a sweep of jaxgain; move it away or choose another folder")
-    return True
 
 
 @contextmanager

@@ -13,13 +13,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-WIDTH, HEIGHT = 14.5, 8.4  # inches
+WIDTH, HEIGHT = 14.5, 8.6  # inches
 PLACES = {  # left, bottom, width, height as fractions
     "phases": (0.05, 0.255, 0.36, 0.56),
     "length": (0.475, 0.54, 0.2, 0.275),
-    "correlation": (0.475, 0.13, 0.2, 0.275),
+    "correlation": (0.475, 0.15, 0.2, 0.265),
     "signal": (0.755, 0.54, 0.225, 0.275),
-    "gradient": (0.755, 0.13, 0.225, 0.275),
+    "gradient": (0.755, 0.15, 0.225, 0.265),
 }
 GROWTH = 4.0  # of the mean squared gradient per layer, where the colours end
 DEPTHS = (3, 10, 30, 100)  # of the contours, layers
@@ -28,7 +28,7 @@ _CHANGE = "RdBu_r"
 _PALE, _PATH, _BAND, _MEASURED, _STAR = "0.35", "#d55e00", "#0072b2", "black", "#f0e442"
 _FILL = {"stable": "black", "unstable": "white", "half-stable": "0.6", "neutral": "0.6"}
 _TITLES = {
-    "phases": ("Phases", "at the length that is reached: blue, inputs merge; red, inputs part"),
+    "phases": ("Phases", "at the length reached from 1: blue, inputs merge; red, inputs part"),
     "length": ("Length map", "mean square q of the pre-activations"),
     "correlation": ("Correlation map", "cosine c of two inputs' pre-activations"),
     "signal": ("Signal: q over depth", "mean square of the pre-activations of a layer"),
@@ -45,7 +45,7 @@ def draw_theory(figure: Figure, dataset: xarray.Dataset) -> None:
 
     Args:
         figure: e.g. `matplotlib.figure.Figure()`; no pyplot state is touched.
-        dataset: of `jaxgain.portrait`, with or without the measurements of `jaxgain.compare`.
+        dataset: of `jaxgain.portrait`, with or without what `jaxgain.disagreement` adds.
     """
     figure.set_size_inches(WIDTH, HEIGHT)
     panels = {name: figure.add_axes(place) for name, place in PLACES.items()}
@@ -55,9 +55,9 @@ def draw_theory(figure: Figure, dataset: xarray.Dataset) -> None:
     draw_band(panels["signal"], dataset, "log_q")
     draw_band(panels["gradient"], dataset, "log_grad")
     for name, (what, how) in _TITLES.items():
-        height = 1.11 if name != "phases" else 1.055
-        panels[name].text(0, height, what, fontsize=11, fontweight="bold", transform=panels[name].transAxes)
-        panels[name].text(0, (1 + height) / 2 - 0.025, how, fontsize=8.5, color=_PALE, transform=panels[name].transAxes)
+        inch = 1 / (PLACES[name][3] * HEIGHT)
+        panels[name].text(0, 1 + 0.26 * inch, what, fontsize=11, weight="bold", transform=panels[name].transAxes)
+        panels[name].text(0, 1 + 0.08 * inch, how, fontsize=8.5, color=_PALE, transform=panels[name].transAxes)
         panels[name].tick_params(labelsize=8, length=2)
         if name != "phases":
             panels[name].spines[["top", "right"]].set_visible(False)
@@ -144,7 +144,7 @@ def draw_correlation_map(axes: Axes, dataset: xarray.Dataset) -> None:
         _draw_map(axes, correlation, dataset["correlation_map"].values, path)
         q, fixed = dataset.attrs["map_q"], 0 < dataset.attrs["q"] < math.inf
         where = f"at q = {q:.4g}, {'the fixed point' if fixed else 'of the last layer'}"
-        axes.text(0.98, 0.05, where, fontsize=8, ha="right", transform=axes.transAxes)
+        axes.text(0.03, 0.92, where, fontsize=8, transform=axes.transAxes)
     c = 1 - dataset.attrs["one_minus_c"]
     if math.isfinite(c):
         axes.plot(c, c, "o", markersize=7, color="black", clip_on=False, zorder=4)
@@ -172,7 +172,7 @@ def draw_band(axes: Axes, dataset: xarray.Dataset, name: str) -> None:
     limits = [mean - spread, mean + spread]
     axes.fill_between(layer, mean - spread, mean + spread, color=_BAND, alpha=0.25, linewidth=0)
     axes.plot(layer, mean, color=_BAND, linewidth=2)
-    if f"measured_{name}_mean" in dataset:
+    if f"measured_{name}_mean" in dataset and np.isfinite(mean).any():
         limits += _draw_measured(axes, dataset, name)
     if not np.isfinite(mean).any() or not np.isfinite(mean[1:-1]).any():
         jumps = name == "log_grad" and math.isinf(dataset.attrs["chi_perp"])
@@ -202,7 +202,7 @@ def _powers(axes: Axes, powers: np.ndarray) -> None:
     axes.set_ylim(low, high)
     if high - low < 2.5:
         decades = 10.0 ** np.arange(math.floor(low), math.ceil(high) + 1)
-        ticks = np.log10((decades[:, None] * np.array([1, 1.5, 2, 3, 5, 7])).ravel())
+        ticks = np.log10((decades[:, None] * np.array([1, 2, 5] if high - low > 1 else [1, 1.5, 2, 3, 5, 7])).ravel())
         axes.yaxis.set_major_locator(FixedLocator(ticks[(ticks >= low) & (ticks <= high)].tolist()))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda power, _: f"{10**power:.3g}"))
     else:
@@ -262,8 +262,8 @@ def _foot(figure: Figure, dataset: xarray.Dataset) -> None:
     bar.set_label("χ⊥, growth of the mean squared gradient per layer, going back", fontsize=9)
     legends = {
         "phases": (_phase_keys, 0.115, 2),
-        "correlation": (_map_keys, 0.075, 2),
-        "gradient": (_depth_keys, 0.075, 1),
+        "correlation": (_map_keys, 0.1, 1),
+        "gradient": (_depth_keys, 0.1, 1),
     }
     for name, (keys, height, columns) in legends.items():
         place = {"loc": "upper left", "bbox_to_anchor": (PLACES[name][0] - 0.012, height)}
@@ -281,15 +281,23 @@ def _phase_keys(dataset: xarray.Dataset) -> list[Any]:
         keys.append(
             Line2D([], [], color="black", linestyle="--", linewidth=2.2, label="χ⊥ = 1 where the length is unstable")
         )
-    keys.append(Line2D([], [], color="0.25", linestyle=":", linewidth=1, label="ξ_c, layers that tell inputs apart"))
+    depth = dataset["grid_xi_c"].values[np.isfinite(dataset["grid_xi_c"].values)]
+    if depth.size and depth.max() >= DEPTHS[0]:
+        keys.append(
+            Line2D([], [], color="0.25", linestyle=":", linewidth=1, label="ξ_c, layers that tell inputs apart")
+        )
     if (dataset["grid_phase"] == "diverging").any():
         keys.append(Patch(facecolor="none", hatch="////", label="the length diverges"))
     return keys
 
 
 def _map_keys(dataset: xarray.Dataset) -> list[Any]:
-    start = f"from the first layer on: inputs of mean square 1, correlation {dataset.attrs['input_correlation']:g}"
-    words = {"stable": "stable fixed point", "unstable": "unstable", "half-stable": "half-stable or neutral"}
+    start = f"layer by layer, from inputs of mean square 1 and c = {dataset.attrs['input_correlation']:g}"
+    words = {
+        "stable": "stable fixed point",
+        "unstable": "unstable fixed point",
+        "half-stable": "half-stable or neutral",
+    }
     found = ["half-stable" if each == "neutral" else each for each in dataset["fixed_stability"].values.tolist()]
     return [
         Line2D([], [], color=_PATH, marker="^", markersize=6, linewidth=1, label=start),
@@ -300,8 +308,8 @@ def _map_keys(dataset: xarray.Dataset) -> list[Any]:
 def _depth_keys(dataset: xarray.Dataset) -> list[Any]:
     keys: list[Any] = [Line2D([], [], color=_BAND, linewidth=2, label="predicted: mean field")]
     if "log_q_var" in dataset:
-        keys[0].set_label("predicted mean of the logarithm")
-        keys.append(Patch(color=_BAND, alpha=0.25, label=f"± 2 std over networks of width {dataset.attrs['width']:,}"))
+        keys[0].set_label("predicted, mean of the logarithm")
+        keys.append(Patch(color=_BAND, alpha=0.25, label=f"± 2 std over networks, width {dataset.attrs['width']:,}"))
     if "measured_log_q_mean" in dataset:
         words = f"mean ± 2 std of {dataset.attrs['seeds']:,} sampled networks"
         keys.append(_mark("o", _MEASURED, words, markersize=4))

@@ -74,6 +74,23 @@ def saved_attributes(path: str | Path) -> dict[str, Any]:
         return dict(dataset.attrs)
 
 
+def is_ours(path: str | Path, mark: str, what: str) -> bool:
+    """Whether a dataset with the attribute `mark` is saved at `path`; raises `ValueError` where another file is.
+
+    >>> is_ours("no/such/file.nc", "config_hash", "a sweep")
+    False
+    """
+    if not Path(path).exists():
+        return False
+    try:
+        ours = mark in saved_attributes(path)
+    except ValueError:
+        ours = False
+    if not ours:
+        raise ValueError(f"{path} exists and is not {what} of jaxgain; move it away or choose another folder")
+    return True
+
+
 def _opened(path: str | Path) -> "xarray.Dataset":
     import xarray
 

@@ -14,11 +14,12 @@ from jaxgain.activations import Activation, activation
 from jaxgain.theory.critical import critical_init, is_scale_invariant
 from jaxgain.theory.edge import edge_curve, edge_of_chaos, edges_of_chaos
 from jaxgain.theory.fixed_points import FixedPoint, fixed_point, fixed_points
+from jaxgain.theory.fluctuations import fluctuations
 from jaxgain.theory.lengths import next_length
 from jaxgain.theory.meanfield import Init, decorrelation_map, length_map
 from jaxgain.theory.panels import resolve
 from jaxgain.theory.phase_diagram import phase_diagram
-from jaxgain.theory.quadrature import moments
+from jaxgain.theory.quadrature import NotFinite, moments
 
 if TYPE_CHECKING:
     import xarray
@@ -240,18 +241,31 @@ def lengths_over_depth(phi: Activation, init: Init, depth: int) -> np.ndarray:
 
 
 def _bands(phi: Activation, chosen: Init, width: int, depth: int) -> "xarray.Dataset":
+    """Return mean and variance over networks, or, where a length vanishes or overflows, infinite width alone."""
     import xarray
 
-    q = lengths_over_depth(phi, chosen, depth)
-    chi = np.array([moments(phi, each).slope_second.value if math.isfinite(each) else math.nan for each in q])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        growth = np.log(float(chosen.sigma_w) ** 2 * chi)
-        log_q = np.log(q)
-    back = np.concatenate([np.cumsum(growth[::-1])[::-1], [0.0]])
-    return xarray.Dataset(
-        {
-            "log_q_mean": ("layer", np.concatenate([[math.nan], log_q])),
-            "log_grad_mean": ("layer", back),
-        },
-        coords={"layer": np.arange(depth + 1)},
-    )
+    try:
+        found = fluctuations(phi, chosen, width=width, depth=depth, method="auto")
+    except ValueError as error:
+        method, missing = "none", str(error)
+        found = xarray.Dataset(coords={"layer": np.arange(depth + 1)})
+        q = np.append(math.nan, lengths_over_depth(phi, chosen, depth))
+        chi = np.append([growth_at(phi, chosen, each) for each in q[1:]], 1.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found["log_q_mean"] = "layer", np.log(q)
+            found["log_grad_mean"] = "layer", np.cumsum(np.log(chi)[::-1])[::-1]
+    else:
+        names = {"log_sample_q_mean": "log_q_mean", "log_sample_q_var": "log_q_var"}
+        found, method, missing = found.drop_vars(names.values()).rename(names), found.attrs["method"], ""
+    if math.isinf(moments(phi, 1.0).slope_second.value):
+        found["log_grad_mean"] = xarray.full_like(found["log_grad_mean"], math.nan)
+    kept = found[[name for name in ("log_q_mean", "log_q_var", "log_grad_mean", "log_grad_var") if name in found]]
+    return kept.assign_attrs({"bands_method": method, "bands_missing": missing})
+
+
+def growth_at(phi: Activation, init: Init, q: float) -> float:
+    """Return chi_perp at q, NaN where it is not known."""
+    try:
+        return float(init.sigma_w) ** 2 * moments(phi, q).slope_second.value if math.isfinite(q) else math.nan
+    except NotFinite:
+        return math.nan

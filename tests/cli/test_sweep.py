@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from jaxgain.cli.sweep import is_a_sweep
 from jaxgain.propagation.config import SweepConfig
-from jaxgain.runs.files import load_dataset
+from jaxgain.runs.files import is_ours, load_dataset
 
 WORDS = ["--activations", "tanh", "relu", "--gains", "1", "5/3", "forward"]
 WORDS += ["--width", "20", "--depth", "10", "--seeds", "3", "--out", "out"]
@@ -50,11 +49,11 @@ def test_a_saved_sweep_is_drawn_again(shell, swept):
 
 def test_a_sweep_that_is_there_may_be_replaced_and_nothing_else_may(swept, tmp_path):
     folder, _ = swept
-    assert is_a_sweep(folder / "out" / "sweep.nc")
-    assert not is_a_sweep(tmp_path / "sweep.nc")
+    assert is_ours(folder / "out" / "sweep.nc", "config_hash", "a sweep")
+    assert not is_ours(tmp_path / "sweep.nc", "config_hash", "a sweep")
     (tmp_path / "sweep.nc").write_text("somebody's")
     with pytest.raises(ValueError, match="is not a sweep of jaxgain; move it away or choose another folder"):
-        is_a_sweep(tmp_path / "sweep.nc")
+        is_ours(tmp_path / "sweep.nc", "config_hash", "a sweep")
 
 
 def test_a_sweep_that_does_not_fit_is_refused_in_one_line(shell, tmp_path):
