@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxgain.activations import ACTIVATIONS, activation
     from jaxgain.propagation.config import SweepConfig
+    from jaxgain.propagation.disagreement import disagreement
     from jaxgain.propagation.network import propagate
     from jaxgain.propagation.solve import solve_gain
     from jaxgain.propagation.sweep import sweep
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from jaxgain.theory.meanfield import Init, chi_par, chi_perp, correlation_map, length_map
     from jaxgain.theory.outcomes import outcome_map
     from jaxgain.theory.phase_diagram import phase_diagram
+    from jaxgain.theory.portrait import portrait
     from jaxgain.theory.vanishing import exact_layer_law, exploding_probability, vanishing_probability
 
 __version__ = "0.1.0"
@@ -46,6 +48,7 @@ __all__ = [
     "chi_perp",
     "correlation_map",
     "critical_init",
+    "disagreement",
     "dropout_fixed_point",
     "edge_curve",
     "edge_of_chaos",
@@ -66,6 +69,7 @@ __all__ = [
     "ntk",
     "outcome_map",
     "phase_diagram",
+    "portrait",
     "propagate",
     "sample_chain",
     "solve_gain",
@@ -98,6 +102,8 @@ _HOME = {
     "nngp": "jaxgain.theory.kernels",
     "ntk": "jaxgain.theory.kernels",
     "jacobian_spectrum": "jaxgain.theory.jacobian",
+    "portrait": "jaxgain.theory.portrait",
+    "disagreement": "jaxgain.propagation.disagreement",
     "SweepConfig": "jaxgain.propagation.config",
     "propagate": "jaxgain.propagation.network",
     "solve_gain": "jaxgain.propagation.solve",

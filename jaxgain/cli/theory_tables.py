@@ -33,7 +33,7 @@ def theory_tables(dataset: xarray.Dataset) -> Iterator[RenderableType]:
     yield Text(str(about["critical_reason"]), style="dim")
     if dataset.sizes.get("edge"):
         yield _title("edge of chaos: χ⊥ = 1 at the fixed length q")
-        yield edge_table(dataset)
+        yield from edge_table(dataset)
     yield _title(f"at layer {about['depth']} of networks of width {about['width']}, inputs of mean square 1")
     yield from _bands(dataset)
 
@@ -50,7 +50,7 @@ def fixed_points_table(dataset: xarray.Dataset) -> Table:
             _correlation(float(one["one_minus_c"])),
             *(_number(one[name]) for name in ("chi_par", "chi_perp")),
             *(_layers(float(one[name])) for name in ("xi_q", "xi_c")),
-            _efold(float(one["xi_grad"])),
+            _efold(float(one["xi_grad"]), float(one["chi_perp"])),
             _worded(str(one["stability"])),
             MISSING if every or math.isinf(one["q"]) else _basin(float(one["basin_low"]), float(one["basin_high"])),
             _worded(str(one["phase"])),
@@ -66,16 +66,20 @@ gradient  layers in which its mean square, going back, grows (×) or falls (÷) 
 attracts  the lengths that end there"""
 
 
-def edge_table(dataset: xarray.Dataset) -> Table:
-    """A row per point of the edge of chaos."""
-    table = _table("sigma_b", "sigma_w", "q", "χ∥", "length")
+def edge_table(dataset: xarray.Dataset) -> Iterator[RenderableType]:
+    """Yield a row per point of the edge of chaos, and the biases that have none."""
+    table, without = _table("sigma_b", "sigma_w", "q", "χ∥", "length"), []
     for i in range(dataset.sizes["edge"]):
         one = {name: dataset[f"edge_{name}"].values[i] for name in ("sigma_b", "sigma_w", "q", "chi_par", "stability")}
-        there = one["stability"] != "none"
-        cells = [f"{one['sigma_w']:.10g}", _number(one["q"]), _number(one["chi_par"])] if there else [MISSING] * 3
-        word = _worded(str(one["stability"])) if there else Text("no edge of chaos has this sigma_b", style="dim")
-        table.add_row(_number(one["sigma_b"]), *cells, word)
-    return table
+        if one["stability"] == "none":
+            without.append(f"{one['sigma_b']:g}")
+            continue
+        cells = (_number(one["sigma_b"]), f"{one['sigma_w']:.10g}", _number(one["q"]), _number(one["chi_par"]))
+        table.add_row(*cells, _worded(str(one["stability"])))
+    if table.row_count:
+        yield table
+    if without:
+        yield Text(f"there is none with sigma_b = {', '.join(without)}", style="dim")
 
 
 def _bands(dataset: xarray.Dataset) -> Iterator[RenderableType]:
@@ -160,8 +164,15 @@ def _layers(depth: float) -> str:
     return MISSING if math.isnan(depth) else "∞" if math.isinf(depth) else f"{depth:.4g}"
 
 
-def _efold(depth: float) -> str:
-    return _layers(depth) if not math.isfinite(depth) or depth == 0 else f"{'÷' if depth > 0 else '×'} {abs(depth):.4g}"
+def _efold(depth: float, growth: float) -> str:
+    """Layers in which the gradient grows or falls by e.
+
+    >>> _efold(-3.044, 1.39), _efold(2.0, 0.6), _efold(0.0, math.inf), _efold(math.inf, 1.0)
+    ('× 3.044', '÷ 2', '× at once', '∞')
+    """
+    if not math.isfinite(depth):
+        return _layers(depth)
+    return f"{'×' if growth > 1 else '÷'} {f'{abs(depth):.4g}' if depth else 'at once'}"
 
 
 def _basin(low: float, high: float) -> str:

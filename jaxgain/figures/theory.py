@@ -245,6 +245,8 @@ def verdict(about: dict[str, Any]) -> str:
         return f"{about['phase']}: {length}, χ⊥ is infinite, since the activation jumps"
     if math.isinf(depth):
         return f"{about['phase']}: {length}, gradients neither grow nor shrink exponentially"
+    if depth == 0:
+        return f"{about['phase']}: {length}, gradients vanish at once"
     return f"{about['phase']}: {length}, gradients {'grow' if about['chi_perp'] > 1 else 'shrink'} by e every " + (
         f"{depth:.3g} layers going back" if depth >= 10 else f"{depth:.1f} layers going back"
     )

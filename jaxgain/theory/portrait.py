@@ -157,8 +157,8 @@ def _edges(phi: Activation, edges: Iterable[float]) -> "xarray.Dataset":
             (sigma_b, math.nan, math.nan, math.nan, "none")
         ]
     names = ("sigma_b", "sigma_w", "q", "chi_par", "stability")
-    columns = zip(names, zip(*rows, strict=True), strict=True)
-    return xarray.Dataset({f"edge_{name}": ("edge", np.array(column)) for name, column in columns})
+    columns = zip(*rows, strict=True) if rows else ([] for _ in names)
+    return xarray.Dataset({f"edge_{name}": ("edge", np.array(c)) for name, c in zip(names, columns, strict=True)})
 
 
 def _fixed(points: tuple[FixedPoint, ...], reached: FixedPoint) -> "xarray.Dataset":
@@ -245,7 +245,8 @@ def _bands(phi: Activation, chosen: Init, width: int, depth: int) -> "xarray.Dat
     import xarray
 
     try:
-        found = fluctuations(phi, chosen, width=width, depth=depth, method="auto")
+        with np.errstate(divide="ignore"):  # without weights there is no gradient
+            found = fluctuations(phi, chosen, width=width, depth=depth, method="auto")
     except ValueError as error:
         method, missing = "none", str(error)
         found = xarray.Dataset(coords={"layer": np.arange(depth + 1)})

@@ -10,7 +10,7 @@ from jaxgain.propagation.config import GAIN_KINDS
 def test_help_names_every_command(shell):
     ran = shell("--help")
     assert ran.returncode == 0
-    assert {"gain", "sweep", "draw"} <= set(ran.stdout.split())
+    assert {"gain", "theory", "sweep", "draw"} <= set(ran.stdout.split())
     assert shell().stdout == ran.stdout
 
 
@@ -57,6 +57,17 @@ REFUSED = [
     (("gain", "tanh", "--q", "0"), "q must be finite and positive"),
     (("gain", "tanh", "--out", "table.txt"), "--out must end in .nc or .csv"),
     (("gain", "tanh", "--kind", "self_consistent"), "tanh has no self_consistent gain"),
+    (("theory",), "Missing from jaxgain theory"),
+    (("theory", "tahn"), "unknown activation 'tahn'"),
+    (("theory", "tanh", "--sigma-w", "-1"), "sigma_w must be finite and at least 0, a standard deviation, got -1.0"),
+    (("theory", "tanh", "--sigma-w", "nan"), "sigma_w must be finite and at least 0, a standard deviation, got nan"),
+    (("theory", "tanh", "--sigma-b", "inf"), "sigma_b must be finite and at least 0, a standard deviation, got inf"),
+    (("theory", "tanh", "--sigma-w", "wide"), "cannot read sigma_w 'wide'"),
+    (("theory", "relu", "--sigma-b", "0.1"), "relu has no edge of chaos with sigma_b = 0.1"),
+    (("theory", "tanh", "--grid", "1"), "grid must be at least 2, got 1"),
+    (("theory", "tanh", "--depth", "0"), "depth must be at least 2, got 0"),
+    (("theory", "tanh", "--edges", "-1"), "edges must be finite and at least 0"),
+    (("theory", "tanh", "--input-correlation", "2"), "input_correlation must be between -1 and 1, got 2.0"),
     (("draw",), "PATH"),
     (("draw", "none.nc"), "cannot read the dataset none.nc: there is no such file"),
     (("draw", "none.nc", "--out", "none.txt"), "--out must end in .png, .pdf, .svg"),
@@ -79,6 +90,13 @@ def test_an_output_folder_that_cannot_be_written_is_refused_before_the_run(shell
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "cannot write to the folder" in ran.stderr
     assert ran.stderr.count("\n") == 1
+
+
+def test_help_of_a_theory_explains_its_settings(shell):
+    ran = shell("theory", "--help")
+    assert ran.returncode == 0
+    for words in ("--sigma-w", "--compare", "sqrt(2)", "edge of chaos", "standard errors", "theory.png"):
+        assert words in ran.stdout
 
 
 def test_the_kinds_at_the_shell_are_all_kinds():

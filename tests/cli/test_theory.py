@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+
+from jaxgain.runs.files import load_dataset
+
+WORDS = ["theory", "tanh", "--sigma-w", "5/3", "--grid", "4", "--depth", "10", "--width", "200", "--out", "out"]
+
+
+@pytest.fixture(scope="module")
+def shown(shell, tmp_path_factory):
+    """A folder in which `jaxgain theory --compare` has run, and what it printed."""
+    folder = tmp_path_factory.mktemp("theory")
+    ran = shell(*WORDS, "--compare", "--seeds", "40", cwd=folder)
+    assert ran.returncode == 0, ran.stderr
+    return folder, ran
+
+
+def rows(text, title):
+    lines = text.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(title)) + 2
+    return [line.split() for line in lines[start : lines.index("", start) if "" in lines[start:] else None]]
+
+
+def test_a_theory_writes_its_dataset_and_figure_and_says_where(shown):
+    folder, ran = shown
+    assert sorted(file.name for file in (folder / "out").iterdir()) == ["theory.nc", "theory.png"]
+    dataset = load_dataset(folder / "out" / "theory.nc")
+    assert dataset.attrs["activation"] == "tanh" and dataset.attrs["init_sigma_w"] == 5 / 3
+    assert np.isfinite(dataset["measured_log_grad_mean"]).all() and dataset.sizes["sigma_w"] == 4
+    assert "Dataset: out/theory.nc" in ran.stdout and "Figure:  out/theory.png" in ran.stdout
+    assert ran.stderr == "" and max(map(len, ran.stdout.splitlines())) <= 100
+
+
+def test_the_table_has_fixed_points_critical_point_and_edge(shown):
+    _, ran = shown
+    zero, one, *_ = rows(ran.stdout, "fixed points")
+    assert zero[:2] == ["0", "1"] and zero[-1] == "chaotic" and "unstable" in zero
+    assert one[0] == "→" and float(one[1]) == pytest.approx(1.178480492, rel=1e-6) and "stable" in one
+    assert "critical initialization: K*=0" in ran.stdout
+    edge = {row[0]: row[1:] for row in rows(ran.stdout, "edge of chaos")}
+    assert edge["0.2"][0] == "1.30414584" and edge["0.2"][-1] == "stable"
+
+
+def test_the_comparison_has_a_row_per_statistic_and_a_verdict(shown):
+    _, ran = shown
+    found = rows(ran.stdout, "theory against 40 sampled networks of width 200")
+    assert [" ".join(row[:4]) for row in found[:2]] == ["mean of ln q", "variance of ln q"]
+    assert all(abs(float(row[-1])) < 4 for row in found[:5])
+    assert "agrees: chance alone" in ran.stdout
+
+
+def test_a_saved_theory_is_drawn_again(shell, shown):
+    folder, _ = shown
+    ran = shell("draw", "out/theory.nc", "--out", "again.svg", cwd=folder)
+    assert (ran.returncode, ran.stdout) == (0, "Figure: again.svg\n")
+    assert "<svg" in (folder / "again.svg").read_text()
+
+
+def test_a_theory_may_be_replaced_and_no_other_file_may(shell, shown, tmp_path):
+    folder, _ = shown
+    again = shell(*WORDS, "--edges", cwd=folder)
+    assert again.returncode == 0 and "theory.nc (replaced)" in again.stdout
+    assert "edge of chaos" not in again.stdout
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "theory.nc").write_text("somebody's")
+    ran = shell(*WORDS, cwd=tmp_path)
+    assert ran.returncode == 2 and ran.stderr.count("\n") == 1
+    assert "exists and is not a theory of jaxgain" in ran.stderr
