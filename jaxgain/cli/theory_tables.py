@@ -121,13 +121,13 @@ def comparison_table(dataset: xarray.Dataset) -> Iterator[RenderableType]:
     )
     if about["dead"]:
         yield Text(f"{about['dead']} networks died: layers at which one had are left out", style="dim")
-    count, chance = statistic.size, about["chance"]
+    chance = about["chance"]
+    corrected = f"p = {about['probability']:.2g}, corrected for {statistic.size} comparisons"
     if about["agrees"]:
-        words = f"agrees: chance alone makes one of {count} such differences as large in {about['probability']:.0%}"
-        yield Text(f"{words} of runs", style="green")
+        yield Text(f"agrees: no farther off than chance allows ({corrected})", style="green")
     else:
-        words = f"DISAGREES beyond chance: one of {count} differences would be as large in {about['probability']:.1g}"
-        yield Text(f"{words} of runs, below {chance:g} (about {about['threshold']:.1f} standard errors)", style="red")
+        words = f"DISAGREES by more than chance allows ({corrected}; the limit is {chance:g})"
+        yield Text(f"{words}; about {about['threshold']:.1f} standard errors are allowed", style="red")
 
 
 def _title(words: str) -> Text:

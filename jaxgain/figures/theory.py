@@ -146,6 +146,8 @@ def draw_correlation_map(axes: Axes, dataset: xarray.Dataset) -> None:
         where = f"at q = {q:.4g}, {'the fixed point' if fixed else 'of the last layer'}"
         axes.text(0.03, 0.92, where, fontsize=8, transform=axes.transAxes)
     c = 1 - dataset.attrs["one_minus_c"]
+    if c < 1:  # equal inputs stay equal, but near ones part
+        axes.plot(1, 1, "o", markersize=7, color="white", markeredgecolor="black", clip_on=False, zorder=4)
     if math.isfinite(c):
         axes.plot(c, c, "o", markersize=7, color="black", clip_on=False, zorder=4)
     axes.set_xlim(0, 1)
