@@ -16,9 +16,9 @@ import numpy as np
 from jax import Array
 
 from jaxgain.activations import Activation, value_and_slope
+from jaxgain.theory.pair_rule import own_edges, separation_ratio
 from jaxgain.theory.panels import resolve, tabulate
 from jaxgain.theory.quadrature import moments, separation
-from jaxgain.theory.tables import own_edges, separation_ratio
 
 
 class Separations(NamedTuple):
