@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxgain import initializers
     from jaxgain.activations import ACTIVATIONS, activation
     from jaxgain.propagation.config import SweepConfig
     from jaxgain.propagation.disagreement import disagreement
@@ -61,6 +62,7 @@ __all__ = [
     "gain",
     "gain_table",
     "initial_map",
+    "initializers",
     "jacobian_spectrum",
     "joint_law",
     "length_map",
@@ -119,10 +121,13 @@ _HOME = {
     "vanishing_probability": "jaxgain.theory.vanishing",
     "vanishing_fraction": "jaxgain.propagation.vanishing",
 }
+_MODULES = ("initializers",)
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name from the module that defines it (PEP 562)."""
+    if name in _MODULES:
+        return import_module(f"jaxgain.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'jaxgain' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)
