@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxgain import initializers
+    from jaxgain import initializers, nn
     from jaxgain.activations import ACTIVATIONS, activation
     from jaxgain.propagation.config import SweepConfig
     from jaxgain.propagation.disagreement import disagreement
@@ -67,6 +67,7 @@ __all__ = [
     "joint_law",
     "length_map",
     "mean_field",
+    "nn",
     "nngp",
     "ntk",
     "outcome_map",
@@ -121,7 +122,7 @@ _HOME = {
     "vanishing_probability": "jaxgain.theory.vanishing",
     "vanishing_fraction": "jaxgain.propagation.vanishing",
 }
-_MODULES = ("initializers",)
+_MODULES = ("initializers", "nn")
 
 
 def __getattr__(name: str) -> Any:
