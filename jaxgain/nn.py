@@ -34,9 +34,9 @@ class LayerScales(NamedTuple):
 def layer_scales(phi: Phi, init: "str | float | Init | LayerScales" = "critical") -> LayerScales:
     r"""The scales of a plain network's layers, for inputs of mean square 1.
 
-    `init` is a kind of gain (see `gain`), a number, an `Init`, or scales of one's own. Kinds and numbers are the gain of
-    every layer. "critical" has $\sigma_w$ and $\sigma_b$ of `critical_init`, a first layer that brings the length to the
-    fixed length q where there is one, $q = \sigma_{w,1}^2 + \sigma_b^2$, and a readout of gain 1.
+    `init` is a kind of gain (see `gain`), a number, an `Init`, or scales of one's own. Kinds and numbers are the gain
+    of every layer. "critical" has $\sigma_w$ and $\sigma_b$ of `critical_init`, a first layer that brings the length
+    to the fixed length q where there is one, $q = \sigma_{w,1}^2 + \sigma_b^2$, and a readout of gain 1.
 
     Raises `NoSuchGain`, with the reason, where there is no such gain, and `ValueError` as `gain` and `scaled`.
 
@@ -92,13 +92,21 @@ class MLP(nnx.Module):
         check_sizes(in_features=in_features, width=width, depth=depth, out_features=out_features)
         self.phi = _activation(activation)
         of = layer_scales(self.phi, init)
-        types = {"dtype": dtype, "param_dtype": param_dtype}
-        kernel = lambda gain: {"kernel_init": scaled(gain, distribution=distribution)} | types
-        biased = {"bias_init": bias(of.sigma_b)}
-        self.first = nnx.Linear(in_features, width, rngs=rngs, **kernel(of.first), **biased)
-        hidden = lambda rngs: nnx.Linear(width, width, rngs=rngs, **kernel(of.hidden), **biased)
-        self.hidden = stacked(hidden, depth - 1, rngs)
-        self.readout = nnx.Linear(width, out_features, rngs=rngs, **kernel(of.readout))
+        types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
+
+        offset = bias(of.sigma_b)
+
+        def layer(inputs: int, gain: Any, rngs: nnx.Rngs) -> nnx.Linear:
+            inits: dict[str, Any] = {
+                "kernel_init": scaled(gain, distribution=distribution),
+                "bias_init": bias(of.sigma_b),
+            }
+            return nnx.Linear(inputs, width, rngs=rngs, **inits, **types)
+
+        self.first = layer(in_features, of.first, rngs)
+        self.hidden = stacked(lambda rngs: layer(width, of.hidden, rngs), depth - 1, rngs)
+        readout: Any = scaled(of.readout, distribution=distribution)
+        self.readout = nnx.Linear(width, out_features, rngs=rngs, kernel_init=readout, **types)
 
     def __call__(self, x: Array) -> Array:
         """Outputs (batch, out_features) of inputs (batch, in_features)."""
@@ -113,13 +121,13 @@ class MLP(nnx.Module):
 class ResidualMLP(nnx.Module):
     r"""Two-layer branches beside the identity, pre-norm or unnormalized, and a linear readout.
 
-    $h^0 = W^0 x + b^0$, $h^l = h^{l-1} + W_2^l \phi(W_1^l\,\mathrm{norm}(h^{l-1}) + b_1^l) + b_2^l$ for `depth` blocks, and
-    $y = W\,\mathrm{norm}(h^L) + b$. The branches are initialized by `jaxgain.initializers.branch` with that `scaling`,
+    $h^0 = W^0 x + b^0$, $h^l = h^{l-1} + W_2^l \phi(W_1^l\,\mathrm{norm}(h^{l-1}) + b_1^l) + b_2^l$ for `depth` blocks,
+    and $y = W\,\mathrm{norm}(h^L) + b$. The branches are initialized by `jaxgain.initializers.branch` with that `scaling`,
     and the gain of kind `init` ("critical" is "forward": what enters a branch does not have to be kept by it).
 
     Parameters: `first.kernel` (in_features, width), `blocks.up.kernel` and `blocks.down.kernel` (depth, width, width),
-    `blocks.norm.scale` (depth, width) if there is a norm, `norm.scale` (width,), `readout.kernel` (width, out_features),
-    and biases.
+    `blocks.norm.scale` (depth, width) and `norm.scale` (width,) if there is a norm, `readout.kernel` (width,
+    out_features), and biases.
 
     Raises as `MLP`, and `ValueError` on an unknown norm or scaling.
 
@@ -148,11 +156,11 @@ class ResidualMLP(nnx.Module):
             raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {norm!r}")
         self.phi = _activation(activation)
         kinds = branch(self.phi, depth, scaling=scaling, kind="forward" if init == "critical" else init)
-        types = {"dtype": dtype, "param_dtype": param_dtype}
-        self.first = nnx.Linear(in_features, width, rngs=rngs, kernel_init=scaled(1.0), **types)
+        types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
+        self.first = nnx.Linear(in_features, width, rngs=rngs, kernel_init=_lecun(), **types)
         self.blocks = stacked(lambda rngs: _Branch(width, self.phi, norm, kinds, types, rngs), depth, rngs)
         self.norm = _norm(norm, width, types, rngs)
-        self.readout = nnx.Linear(width, out_features, rngs=rngs, kernel_init=scaled(1.0), **types)
+        self.readout = nnx.Linear(width, out_features, rngs=rngs, kernel_init=_lecun(), **types)
 
     def __call__(self, x: Array) -> Array:
         """Outputs (batch, out_features) of inputs (batch, in_features)."""
@@ -167,7 +175,7 @@ class ResidualMLP(nnx.Module):
 class _Branch(nnx.Module):
     """`down(phi(up(norm(h))))`."""
 
-    def __init__(self, width: int, phi: Activation, norm: str, kinds: tuple, types: dict, rngs: nnx.Rngs) -> None:
+    def __init__(self, width: int, phi: Activation, norm: str, kinds: Any, types: Any, rngs: nnx.Rngs) -> None:
         self.phi = phi
         self.norm = _norm(norm, width, types, rngs)
         self.up = nnx.Linear(width, width, rngs=rngs, kernel_init=kinds[0], **types)
@@ -183,8 +191,8 @@ class ConvNet(nnx.Module):
     $z^1 = W^1 * x + b^1$, $z^{l+1} = W^{l+1} * \phi(z^l) + b^{l+1}$ for `depth` layers. The padding is circular by
     default: zeros beyond the border ("SAME") take from a border's neurons what the gain counts on.
 
-    Parameters: `first.kernel` (*kernel_size, in_channels, channels), `hidden.kernel` (depth - 1, *kernel_size, channels,
-    channels), `readout.kernel` (channels, out_features), and `.bias` of each; depth 1 has no `hidden`.
+    Parameters: `first.kernel` (*kernel_size, in_channels, channels), `hidden.kernel` (depth - 1, *kernel_size,
+    channels, channels), `readout.kernel` (channels, out_features), and `.bias` of each; depth 1 has no `hidden`.
 
     Raises as `MLP`.
 
@@ -212,15 +220,19 @@ class ConvNet(nnx.Module):
         check_sizes(in_channels=in_channels, channels=channels, depth=depth, out_features=out_features)
         self.phi = _activation(activation)
         of = layer_scales(self.phi, init)
-        types = {"dtype": dtype, "param_dtype": param_dtype}
+        types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
 
         def layer(inputs: int, gain: Any, rngs: nnx.Rngs) -> nnx.Conv:
-            inits = {"kernel_init": scaled(gain, distribution=distribution), "bias_init": bias(of.sigma_b)}
+            inits: dict[str, Any] = {
+                "kernel_init": scaled(gain, distribution=distribution),
+                "bias_init": bias(of.sigma_b),
+            }
             return nnx.Conv(inputs, channels, kernel_size, padding=padding, rngs=rngs, **inits, **types)
 
         self.first = layer(in_channels, of.first, rngs)
         self.hidden = stacked(lambda rngs: layer(channels, of.hidden, rngs), depth - 1, rngs)
-        self.readout = nnx.Linear(channels, out_features, rngs=rngs, kernel_init=scaled(of.readout), **types)
+        readout: Any = scaled(of.readout, distribution=distribution)
+        self.readout = nnx.Linear(channels, out_features, rngs=rngs, kernel_init=readout, **types)
 
     def __call__(self, x: Array) -> Array:
         """Outputs (batch, out_features) of inputs (batch, *places, in_channels)."""
@@ -267,6 +279,10 @@ def check_sizes(**sizes: Any) -> None:
 
 def _activation(phi: Phi) -> Activation:
     return activation(phi)
+
+
+def _lecun() -> Any:
+    return scaled(1.0)
 
 
 def _norm(name: str, width: int, types: dict[str, Any], rngs: nnx.Rngs) -> Any:
