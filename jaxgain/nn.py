@@ -94,8 +94,6 @@ class MLP(nnx.Module):
         of = layer_scales(self.phi, init)
         types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
 
-        offset = bias(of.sigma_b)
-
         def layer(inputs: int, gain: Any, rngs: nnx.Rngs) -> nnx.Linear:
             inits: dict[str, Any] = {
                 "kernel_init": scaled(gain, distribution=distribution),
@@ -122,8 +120,8 @@ class ResidualMLP(nnx.Module):
     r"""Two-layer branches beside the identity, pre-norm or unnormalized, and a linear readout.
 
     $h^0 = W^0 x + b^0$, $h^l = h^{l-1} + W_2^l \phi(W_1^l\,\mathrm{norm}(h^{l-1}) + b_1^l) + b_2^l$ for `depth` blocks,
-    and $y = W\,\mathrm{norm}(h^L) + b$. The branches are initialized by `jaxgain.initializers.branch` with that `scaling`,
-    and the gain of kind `init` ("critical" is "forward": what enters a branch does not have to be kept by it).
+    and $y = W\,\mathrm{norm}(h^L) + b$. The branches are initialized by `jaxgain.initializers.branch` with that
+    `scaling`, and the gain of kind `init` ("critical" is "forward": what enters a branch it does not have to keep).
 
     Parameters: `first.kernel` (in_features, width), `blocks.up.kernel` and `blocks.down.kernel` (depth, width, width),
     `blocks.norm.scale` (depth, width) and `norm.scale` (width,) if there is a norm, `readout.kernel` (width,
