@@ -169,6 +169,10 @@ class ResidualMLP(nnx.Module):
         """$h^0$ to $h^L$ of inputs (batch, in_features), shape (depth + 1, batch, width)."""
         return through(lambda block, h: h + block(h), self.blocks, self.first(x))
 
+    def preactivations(self, x: Array) -> Array:
+        r"""What meets the activation in each branch, $W_1^l\,\mathrm{norm}(h^{l-1}) + b_1^l$, (depth, batch, width)."""
+        return nnx.vmap(lambda block, h: block.enter(h))(self.blocks, self.activations(x)[:-1])
+
 
 class _Branch(nnx.Module):
     """`down(phi(up(norm(h))))`."""
@@ -180,7 +184,10 @@ class _Branch(nnx.Module):
         self.down = nnx.Linear(width, width, rngs=rngs, kernel_init=kinds[-1], **types)
 
     def __call__(self, h: Array) -> Array:
-        return self.down(self.phi(self.up(h if self.norm is None else self.norm(h))))
+        return self.down(self.phi(self.enter(h)))
+
+    def enter(self, h: Array) -> Array:
+        return self.up(h if self.norm is None else self.norm(h))
 
 
 class ConvNet(nnx.Module):

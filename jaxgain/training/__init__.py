@@ -1,0 +1,1 @@
+"""Short training runs over initializations, depths, learning rates and seeds."""
