@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from jaxgain.theory.phase_diagram import phase_diagram
     from jaxgain.theory.portrait import portrait
     from jaxgain.theory.vanishing import exact_layer_law, exploding_probability, vanishing_probability
+    from jaxgain.training.config import TrainConfig
+    from jaxgain.training.train import train
 
 __version__ = "0.1.0"
 
@@ -43,6 +45,7 @@ __all__ = [
     "NoEdge",
     "NoSuchGain",
     "SweepConfig",
+    "TrainConfig",
     "activation",
     "chain_probabilities",
     "chi_par",
@@ -77,6 +80,7 @@ __all__ = [
     "sample_chain",
     "solve_gain",
     "sweep",
+    "train",
     "vanishing_fraction",
     "vanishing_probability",
 ]
@@ -121,6 +125,8 @@ _HOME = {
     "exploding_probability": "jaxgain.theory.vanishing",
     "vanishing_probability": "jaxgain.theory.vanishing",
     "vanishing_fraction": "jaxgain.propagation.vanishing",
+    "TrainConfig": "jaxgain.training.config",
+    "train": "jaxgain.training.train",
 }
 _MODULES = ("initializers", "nn")
 

@@ -10,6 +10,7 @@ COMMANDS = {
     "gain": "the gains of activations, each under its criterion's name, and whether they are stable",
     "theory": "phases, fixed points, critical initialization and bands of an activation, and whether networks agree",
     "sweep": "many gains and seeds at once: signal and gradient per layer; a table, a dataset and a figure",
+    "train": "short training runs over initializations, depths and learning rates: which of them learn",
     "draw": "the figure of a dataset that was saved before",
 }
 

@@ -55,7 +55,7 @@ class TrainConfig:
     ('1', 'critical')
     >>> TrainConfig(optimizer="adamm")
     Traceback (most recent call last):
-    ValueError: unknown optimizer 'adamm'; did you mean 'adamw'? Use one of sgd, momentum, adam, adamw
+    ValueError: unknown optimizer 'adamm'; did you mean 'adam'? Use one of sgd, momentum, adam, adamw
     """
 
     activations: Activations = Words(("tanh",))

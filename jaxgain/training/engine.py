@@ -171,11 +171,16 @@ def measure(model: Any, x: Array, shape: Shape) -> tuple[Array, Array, Array]:
 def layer_norms(grads: Any) -> Array:
     """Norms of the gradient of each layer's kernels, first to readout; of a block's two kernels together."""
     norm = lambda kernel, axes: jnp.sum(kernel * kernel, axis=axes)
-    named = {"/".join(map(str, path)): leaf for path, leaf in grads.flat_state()}
-    values = {name: leaf[...] for name, leaf in named.items() if name.endswith("kernel")}
+    leaves, _ = jax.tree_util.tree_flatten_with_path(grads)
+    values = {"/".join(_names(path)): leaf for path, leaf in leaves if "kernel" in _names(path)}
     middle = sum(norm(kernel, (1, 2)) for name, kernel in values.items() if name.startswith(("hidden", "blocks")))
     ends = [norm(values[f"{name}/kernel"], None)[None] for name in ("first", "readout")]
     return jnp.sqrt(jnp.concatenate([ends[0], *([] if isinstance(middle, int) else [middle]), ends[1]]))
+
+
+def _names(path: tuple) -> list[str]:
+    """Of the modules down to a parameter, and of the parameter."""
+    return [str(step.key) for step in path if isinstance(step, jax.tree_util.DictKey)]
 
 
 def _at_their_rates(updates: Any, rates: tuple[float, ...]) -> Any:
@@ -184,7 +189,7 @@ def _at_their_rates(updates: Any, rates: tuple[float, ...]) -> Any:
         return updates
 
     def one(path: tuple, update: Array) -> Array:
-        name = str(path[0].key)
+        name = _names(path)[0]
         if name in ("hidden", "blocks"):
             own = jnp.asarray(rates[1:-1], update.dtype)
             return update * own.reshape(-1, *[1] * (update.ndim - 1))

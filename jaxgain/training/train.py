@@ -42,12 +42,12 @@ def train(config: TrainConfig, *, progress: Progress | None = None) -> "xarray.D
     `log_grad_norm` (natural logarithm), `q`, `correlation`, `saturated`, `train_accuracy`, `test_accuracy`,
     `diverged` (the first step that was not finite, −1 if none was). NaN from there on, and beyond the depth of a
     network. Coordinates of (activation, init): `sigma_w`, `sigma_b`, and of plain networks the depth `xi_c` over
-    which correlations settle, from `fixed_point`.
+    which correlations settle, from `fixed_point`: $-1/\ln\chi_\perp$ where the length falls to 0.
 
     Raises `ValueError` where the dataset's package is missing (pip install 'jaxgain[data]'), and where an activation
     has no such gain.
 
-    >>> runs = train(TrainConfig(inits=("critical", 0.5), depths=20, steps=100, measure_every=50, widths=32))
+    >>> runs = train(TrainConfig(inits=("critical", 0.5), depths=15, steps=100, widths=32))
     >>> runs.loss.dims[:2], runs.loss.sizes["step"], runs.q.sizes["measured_step"]
     (('activation', 'init'), 100, 3)
     >>> bool(runs.loss.sel(init="critical").isel(step=slice(-10, None)).mean() < 2.2)
@@ -237,7 +237,9 @@ def _labelled(
 
 
 def _xi_c(phi: Activation, scales: LayerScales) -> float:
-    return float(fixed_point(phi, Init(scales.hidden, scales.sigma_b)).xi_c)
+    point = fixed_point(phi, Init(scales.hidden, scales.sigma_b))
+    # Where the length itself is lost, so are distances, by χ⊥ per layer.
+    return float(point.xi_c if point.q > 0 else point.xi_grad)
 
 
 _ABOUT = {
@@ -254,5 +256,9 @@ _ABOUT = {
     "diverged": {"long_name": "diverged at step", "description": "first step that was not finite; -1: none"},
     "sigma_w": {"long_name": "σ_w", "description": "of the hidden layers"},
     "sigma_b": {"long_name": "σ_b", "description": "of the biases"},
-    "xi_c": {"long_name": "ξ_c", "units": "layers", "description": "-1/ln of the correlation map's slope at c*"},
+    "xi_c": {
+        "long_name": "ξ_c",
+        "units": "layers",
+        "description": "-1/ln of the correlation map's slope at c*, of chi_perp at q = 0",
+    },
 }
