@@ -78,6 +78,7 @@ HEAVY = {"jax", "jaxlib", "numpy", "xarray", "matplotlib", "scipy", "pandas"}
         "import jaxgain; dir(jaxgain)",
         "import jaxgain.grammar, jaxgain.activations; jaxgain.activations.activation('tanh(2x)')",
         "from jaxgain import SweepConfig; SweepConfig()",
+        "from jaxgain import TrainConfig; TrainConfig()",
     ],
 )
 def test_names_and_configs_import_neither_jax_nor_numpy_nor_xarray(program):
@@ -87,6 +88,12 @@ def test_names_and_configs_import_neither_jax_nor_numpy_nor_xarray(program):
 @pytest.mark.parametrize("command", ["", "gain", "theory", "sweep", "draw"])
 def test_help_imports_nothing_heavy(command):
     words = [command, "--help"] if command else ["--help"]
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["gain", "--help"], ["sweep", "--help"], ["train", "--help"], ["draw", "--help"]]
+)
+def test_help_imports_nothing_heavy(words):
     # typeguard costs a tenth of a second, and tyro imports it for annotations such as tuple[str, ...]
     loaded = modules_after(f"from jaxgain.cli import main; main({words!r})")
     assert not loaded & (HEAVY | {"typeguard", "rich"})
