@@ -1,6 +1,6 @@
 """Real data that need no internet: labelled inputs, split into those to train on and those to test."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,16 +41,17 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return x / np.sqrt(np.mean(x * x, axis=1, keepdims=True))
 
 
-def _digits() -> tuple[np.ndarray, ...]:
+def _digits() -> Any:
     from sklearn.datasets import load_digits
 
-    x, y = load_digits(return_X_y=True)
+    found: Any = load_digits()
+    x, y = found.data, found.target
     order = np.random.default_rng(0).permutation(len(x))  # neighbours are by the same hand
     train, test = order[:1437], order[1437:]
     return x[train], y[train], x[test], y[test]
 
 
-def _mnist1d() -> tuple[np.ndarray, ...]:
+def _mnist1d() -> Any:
     from mnist1d.data import get_dataset_args, make_dataset
 
     state = np.random.get_state()  # noqa: NPY002 (the package seeds NumPy's global generator)

@@ -107,7 +107,8 @@ _SCHEDULES: dict[str, Callable[[int], optax.Schedule]] = {
 
 def train_one(shape: Shape, member: Member, x: Array, y: Array, x_test: Array, y_test: Array) -> Run:
     """Train one network on (x, y); a run whose loss or gradient is no number keeps the parameters it had before."""
-    graph, start = nnx.split(model_of(shape, member))
+    graph, split = nnx.split(model_of(shape, member))
+    start: Any = split
     optimizer = optimizer_of(shape, member.learning_rate)
     order = _key(member, 1)
 
@@ -115,7 +116,7 @@ def train_one(shape: Shape, member: Member, x: Array, y: Array, x_test: Array, y
         logits = nnx.merge(graph, params)(inputs)
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
-    def step(carry: tuple, index: Array) -> tuple[tuple, tuple[Array, Array]]:
+    def step(carry: Any, index: Array) -> tuple[Any, Any]:
         params, state, diverged = carry
         chosen = jax.random.randint(jax.random.fold_in(order, index), (shape.batch,), 0, len(y))
         loss, grads = jax.value_and_grad(loss_of)(params, x[chosen], y[chosen])
@@ -127,7 +128,7 @@ def train_one(shape: Shape, member: Member, x: Array, y: Array, x_test: Array, y
         dead = jnp.where(diverged < 0, jnp.where(alive, -1, index), diverged)
         return (*kept, dead), (jnp.where(alive, loss, jnp.nan), jnp.where(alive, norms, jnp.nan))
 
-    def interval(carry: tuple, indices: Array) -> tuple[tuple, tuple]:
+    def interval(carry: Any, indices: Array) -> tuple[Any, Any]:
         measured = measure(nnx.merge(graph, carry[0]), x[:PROBES], shape)
         # Behind the last steps there is a measurement more.
         train = partial(lax.scan, step)
@@ -136,20 +137,21 @@ def train_one(shape: Shape, member: Member, x: Array, y: Array, x_test: Array, y
 
     carry = (start, optimizer.init(start), jnp.int32(-1))
     indices = jnp.arange(shape.steps + shape.measure_every, dtype=jnp.int32).reshape(-1, shape.measure_every)
-    (params, _, diverged), (losses, norms, measured) = lax.scan(interval, carry, indices)
+    (params, _, diverged), (losses, norms, (q, correlation, saturated)) = lax.scan(interval, carry, indices)
     right = jnp.argmax(nnx.merge(graph, params)(jnp.concatenate([x, x_test])), -1) == jnp.concatenate([y, y_test])
-    recorded = shape.steps // shape.gradient_every
     return Run(
-        losses.reshape(-1)[: shape.steps],
-        norms.reshape(-1, norms.shape[-1])[:recorded],
-        *measured,
-        jnp.mean(right[: len(y)]),
-        jnp.mean(right[len(y) :]),
-        diverged,
+        loss=losses.reshape(-1)[: shape.steps],
+        log_grad_norm=norms.reshape(-1, norms.shape[-1])[: shape.steps // shape.gradient_every],
+        q=q,
+        correlation=correlation,
+        saturated=saturated,
+        train_accuracy=jnp.mean(right[: len(y)]),
+        test_accuracy=jnp.mean(right[len(y) :]),
+        diverged=diverged,
     )
 
 
-def _idle(train: Callable, carry: tuple, indices: Array) -> tuple[tuple, Any]:
+def _idle(train: Callable, carry: Any, indices: Array) -> tuple[Any, Any]:
     """No steps, in the place of some."""
     _, out = jax.eval_shape(train, carry, indices)
     return carry, jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), out)

@@ -172,11 +172,13 @@ def _blank(config: TrainConfig) -> Run:
     sizes = (len(config.activations), len(config.labels()), len(config.depths), len(config.widths))
     grid = (*sizes, len(config.learning_rates), config.seeds)
     deepest = max(config.depths)
-    room = lambda *shape: np.full((*grid, *shape), np.nan, config.dtype)
+    room: Any = lambda *shape: np.full((*grid, *shape), np.nan, config.dtype)
     measured = (1 + config.steps // config.measure_every, deepest)
     recorded = (config.steps // config.gradient_every, len(config.rates_of_layers(deepest)))
-    scalars = (room(), room(), np.full(grid, -1, np.int32))
-    return Run(room(config.steps), room(*recorded), *[room(*measured) for _ in range(3)], *scalars)
+    of_signal = {name: room(*measured) for name in ("q", "correlation", "saturated")}
+    ends = {name: room() for name in ("train_accuracy", "test_accuracy")}
+    diverged: Any = np.full(grid, -1, np.int32)
+    return Run(loss=room(config.steps), log_grad_norm=room(*recorded), diverged=diverged, **of_signal, **ends)
 
 
 def _put(found: Run, place: tuple[int, ...], one: Run) -> None:
