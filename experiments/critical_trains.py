@@ -77,7 +77,7 @@ def run(config: CriticalTrainsConfig) -> xarray.Dataset:
         rate = best["learning_rate"].squeeze(["depth", "width"], drop=True)
         one = xarray.Dataset({"accuracy": mean, "error": error}).drop_vars("learning_rate")
         parts.append(one.assign(best_rate=rate.drop_vars("learning_rate")).expand_dims(optimizer=[optimizer]))
-    return xarray.concat(parts, "optimizer")
+    return xarray.concat(parts, "optimizer")  # type: ignore
 
 
 def judge(dataset: xarray.Dataset) -> dict[str, tuple[bool, bool]]:

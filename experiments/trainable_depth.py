@@ -1,9 +1,10 @@
 """How deep can a plain network be and still train? The theory says 6 ξ_c.
 
 Claim (Schoenholz, Gilmer, Ganguli and Sohl-Dickstein, Deep information propagation, 2017): a tanh network trains up to
-a few of the depths ξ_c over which the correlation of two inputs settles, 6 ξ_c in their figures; deepest at the edge
-of chaos, where ξ_c is infinite. Judged by the area under test accuracy over the logarithm of the depth for each σ_w: its rank
-correlation with 6 ξ_c is above 0.8, and the σ_w with the deepest network that learns is the critical one or next to it.
+a few of the depths ξ_c over which the correlation of two inputs settles, 6 ξ_c in their figures; deepest at the edge of
+chaos, where ξ_c is infinite. Judged by the area under test accuracy over the logarithm of the depth, for each σ_w: its
+rank correlation with 6 ξ_c is above 0.8, and the σ_w with the deepest network that learns is the critical one or next
+to it.
 
     python -m experiments.trainable_depth
 

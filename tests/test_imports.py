@@ -85,15 +85,9 @@ def test_names_and_configs_import_neither_jax_nor_numpy_nor_xarray(program):
     assert not modules_after(program) & HEAVY
 
 
-@pytest.mark.parametrize("command", ["", "gain", "theory", "sweep", "draw"])
+@pytest.mark.parametrize("command", ["", "gain", "theory", "sweep", "train", "draw"])
 def test_help_imports_nothing_heavy(command):
     words = [command, "--help"] if command else ["--help"]
-
-
-@pytest.mark.parametrize(
-    "words", [["--help"], ["gain", "--help"], ["sweep", "--help"], ["train", "--help"], ["draw", "--help"]]
-)
-def test_help_imports_nothing_heavy(words):
     # typeguard costs a tenth of a second, and tyro imports it for annotations such as tuple[str, ...]
     loaded = modules_after(f"from jaxgain.cli import main; main({words!r})")
     assert not loaded & (HEAVY | {"typeguard", "rich"})

@@ -1,15 +1,13 @@
 """Phase diagrams: each point that of `fixed_point`, closed forms, labels, refusals; and their tables."""
 
 import math
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgain.activations import ACTIVATIONS, activation
+from jaxgain.activations import activation
 from jaxgain.theory.edge import edge_of_chaos
 from jaxgain.theory.fixed_points import fixed_point
 from jaxgain.theory.meanfield import Init
@@ -68,21 +66,6 @@ def test_no_table_is_made_where_no_fixed_length_is_chaotic():
     # chi_perp is at most q E phi'^2/E phi^2 there, 1 for the ReLU family
     assert chaotic_correlations(activation("relu")) is None
     assert chaotic_correlations(activation("tanh")) is not None
-
-
-# Compiling included, in a process of its own.
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "seconds"), [("tanh", 5.0), *((n, 15.0) for n in sorted(ACTIVATIONS) if n != "tanh")])
-def test_a_diagram_of_200_by_200_takes_seconds(name, seconds):
-    program = f"""
-import time, numpy as np, xarray, jaxgain as jg
-jg.phase_diagram
-began = time.perf_counter()
-jg.phase_diagram({name!r}, sigma_w=np.linspace(0.02, 4.0, 200), sigma_b=np.linspace(0.0, 2.0, 200))
-print(time.perf_counter() - began)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < seconds
 
 
 def test_step_has_its_closed_form_everywhere():
