@@ -34,8 +34,8 @@ def vanishing_probability(
 
     It is within three standard errors of the fraction of 10,000 networks for tanh and ReLU at width >= 256, depth/width
     <= 0.4 and probabilities of at least 0.1; at GELU's half-stable point, 256 wide and 100 deep, it is off by up to
-    0.03, as the gradient is not lognormal there. Outside it fails, mostly by being too small: the lower tail of a product is heavier than lognormal. Sampled
-    fractions where it says 0.1, 0.01 and 0.001, of 10,000 networks each:
+    0.03, as the gradient is not lognormal there. Outside it fails, mostly by being too small: the lower tail of a
+    product is heavier than lognormal. Sampled fractions where it says 0.1, 0.01 and 0.001, of 10,000 networks each:
 
     ======================  =====  =====  ======  ======  =======
     network                 width  depth  at 0.1  at 0.01  at 0.001
