@@ -41,10 +41,10 @@ def vanishing_probability(
     network                 width  depth  at 0.1  at 0.01  at 0.001
     ======================  =====  =====  ======  ======  =======
     relu, sigma_w = √2        256    100   0.100   0.009   0.001
-    relu, sigma_w = √2         64    100   0.118   0.014   0.002
-    relu, sigma_w = √2         16     40   0.186   0.043   0.010
+    relu, sigma_w = √2         64    100   0.117   0.014   0.002
+    relu, sigma_w = √2         16     40   0.164   0.034   0.007
     tanh, sigma_w = 5/3       256    100   0.097   0.010   0.001
-    tanh, sigma_w = 5/3        16     40   0.127   0.017   0.002
+    tanh, sigma_w = 5/3        16     40   0.128   0.017   0.002
     ======================  =====  =====  ======  ======  =======
 
     There `jaxgain.vanishing_fraction` samples networks exactly.
