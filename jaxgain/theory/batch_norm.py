@@ -5,6 +5,9 @@ $B - 1$ dimensions, whatever its length: z normalized is $\sqrt B\,u$, and its m
 (Yang et al., *A mean field theory of batch normalization*, 2019). One entry is $\sqrt{B-1}\sin\theta$ with a density
 $\propto \cos^{B-3}\theta$; another is, given it, $\sqrt{B-1}\,(\cos\gamma\sin\theta + \sin\gamma\cos\theta\sin\psi)$
 with $\cos\gamma = -1/(B-1)$ and a density $\propto \cos^{B-4}\psi$.
+
+With a gated branch, $\phi(\cdot) \odot Vh$, inputs do not stay alike: one that is longer by a little gains on both
+factors, for ReLU by twice as much per layer. Networks of width n leave these averages by order $4^l/n$ at layer l.
 """
 
 import functools

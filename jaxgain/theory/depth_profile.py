@@ -70,7 +70,8 @@ def mean_field(
 
     Settings are those of `propagate`. `second_moment` is that of the input, whose mean is 0, and `correlation` the
     cosine of two inputs; None is one input, or for batchnorm independent ones. Their `inputs`, at least 4, are how
-    many batchnorm normalizes over; None is infinitely many. Batchnorm takes all pairs to be equally correlated.
+    many batchnorm normalizes over; None is infinitely many. Batchnorm takes all inputs to be equally long and all
+    pairs to be equally correlated; with a gated branch only very wide networks stay so for more than a few layers.
 
     Variables over `layer`, as in a sweep: `q`, `mean`, `std` and `second_moment` of h, `correlation` of z and
     `correlation_h` of h, and natural logarithms `log_grad_rms`, of the gradient at h for a random gradient of rms 1
