@@ -11,7 +11,7 @@ from jaxgain.theory.edge import edge_of_chaos
 from jaxgain.theory.fixed_points import fixed_point
 from jaxgain.theory.meanfield import Init
 
-WIDTH, DEPTH, SEEDS = 100_000, 30, 16
+WIDTH, DEPTH, SEEDS = 100_000, 30, 8
 LAYERS = (1, 10, 20, 30)
 
 
