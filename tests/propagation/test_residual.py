@@ -31,7 +31,8 @@ RESIDUAL = {
     "two layers, prenorm": (20, dict(block="prenorm", branch="two_layer", norm="rmsnorm", alpha=0.5), 1 + 0.25 * 20),
     "one layer, prenorm": (20, dict(block="prenorm", norm="rmsnorm"), 1 + 20 + 20 * 19 / math.pi),
     "one layer, 1/√L": (50, dict(block="residual", alpha="1/sqrt(L)"), 842.0),
-    "one layer, 1/L": (50, dict(block="residual", alpha="1/L"), 1.354),
+    # whose limit in the depth is cosh²(1/√π) = 1.354
+    "one layer, 1/L": (50, dict(block="residual", alpha="1/L"), 1.36996),
 }
 
 
