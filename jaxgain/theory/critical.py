@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxgain.activations import Activation, activation
+from jaxgain.theory.finite import check_finite
 from jaxgain.theory.meanfield import Init
 from jaxgain.theory.panels import Expectation, resolve, tabulate
 from jaxgain.theory.quadrature import NotFinite, moments
@@ -61,6 +62,7 @@ def critical_init(phi: "str | Activation | Callable[..., Any]") -> Critical:
 @functools.lru_cache(maxsize=512)
 def _critical_init(phi: Activation) -> Critical:
     try:
+        check_finite(phi)
         return _at_jump(phi) or _at_zero(phi) or _half_stable(phi) or _substitute(phi) or _none(phi)
     except NotFinite as error:
         return _nothing(str(error))

@@ -19,7 +19,7 @@ from jaxgain.activations import Activation, activation
 from jaxgain.grammar import number
 from jaxgain.theory.batch_norm import batch_norm_layer, grown, normalized_moments
 from jaxgain.theory.branches import BRANCHES, Branch
-from jaxgain.theory.lengths import check_finite
+from jaxgain.theory.finite import check_finite
 from jaxgain.theory.meanfield import Init
 from jaxgain.theory.panels import resolve
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from jaxgain.activations import Activation, activation
 from jaxgain.theory.critical import Edge, edge_at, is_scale_invariant, root, sigma_w_at_zero
-from jaxgain.theory.lengths import check_finite, extrema, fixed_lengths, scan
+from jaxgain.theory.finite import check_finite
+from jaxgain.theory.lengths import extrema, fixed_lengths, scan
 from jaxgain.theory.meanfield import Init
 from jaxgain.theory.panels import Expectation, resolve
 from jaxgain.theory.quadrature import NotFinite, check_length, moments

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxgain.activations import Activation, activation
+from jaxgain.theory.finite import check_finite
 from jaxgain.theory.layer_moments import LayerMoments, layer_moments
-from jaxgain.theory.lengths import check_finite
 from jaxgain.theory.meanfield import Init
 from jaxgain.theory.panels import resolve
 from jaxgain.theory.quadrature import moments

@@ -19,8 +19,9 @@ from jax.core import Tracer
 
 from jaxgain.activations import Activation, activation
 from jaxgain.theory.critical import root
+from jaxgain.theory.finite import check_finite
 from jaxgain.theory.increments import power, separation_ratios
-from jaxgain.theory.lengths import TINY, Length, check_finite, fixed_lengths, next_length, reached, scan
+from jaxgain.theory.lengths import TINY, Length, fixed_lengths, next_length, reached, scan
 from jaxgain.theory.meanfield import Init
 from jaxgain.theory.panels import resolve
 from jaxgain.theory.quadrature import Moments, moments

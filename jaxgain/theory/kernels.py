@@ -14,7 +14,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxgain.activations import Activation, activation
-from jaxgain.theory.lengths import check_finite
+from jaxgain.theory.finite import check_finite
 from jaxgain.theory.meanfield import Init
 from jaxgain.theory.pairs import separations
 from jaxgain.theory.panels import resolve

@@ -14,30 +14,15 @@ import numpy as np
 
 from jaxgain.activations import Activation
 from jaxgain.theory.critical import root
-from jaxgain.theory.panels import Expectation, tabulate
+from jaxgain.theory.panels import Expectation
 from jaxgain.theory.quadrature import Moments, NotFinite, moments
 
 # Lengths a factor of 2 apart: as functions of ln q the moments are averages over ln(z^2), whose width is above 2.
 _LENGTHS = tuple((2.0 ** np.arange(-100, 51)).tolist())
+_BEYOND = tuple((2.0 ** np.arange(60, 270, 10)).tolist())
 _LARGE = 1e5  # above it a scan ends where the moments are not known to 1e-9
 _NOISE = 1e-13  # relative to q, besides the estimated errors
 TINY = 1e-90  # moments at q = 0 are taken at 1e-100: what is below is 0
-
-
-@functools.lru_cache(maxsize=512)
-def check_finite(phi: Activation) -> None:
-    """Raise `ValueError` unless phi is finite, and its second moment is, at length 1."""
-    x = np.linspace(-8.0, 8.0, 4097)
-    values = tabulate(phi, x)[0]
-    if not np.isfinite(values).all():
-        at = x[~np.isfinite(values)]
-        raise NotFinite(
-            f"{phi.name} must be finite on the real line, but phi({at[np.argmin(abs(at))]:g}) is "
-            f"{values[~np.isfinite(values)][np.argmin(abs(at))]:g}; a signal has every sign and size"
-        )
-    second = moments(phi, 1.0).second
-    if second.error > 1e-6 * second.value:
-        raise NotFinite(f"E phi^2 of {phi.name} does not converge at q = 1: it may be infinite")
 
 
 class Length(NamedTuple):
@@ -114,21 +99,35 @@ def _highest(function: Callable[[float], float], low: float, high: float) -> flo
 
 def _at(m: Moments, q: float, sigma_w: float, sigma_b: float) -> _At:
     ratio = sigma_w**2 * m.second.value / q
-    noise = _NOISE + 10 * sigma_w**2 * m.second.error / q
+    unknown = 10 * sigma_w**2 * m.second.error / q
     growth = ratio - 1 + sigma_b**2 / q
-    if abs(ratio - 1) <= noise:
+    if abs(ratio - 1) <= _NOISE + unknown:
         # Preserved up to rounding: any bias decides.
         sign = 1 if sigma_b else 0
     else:
-        sign = 0 if abs(growth) <= noise * max(1.0, ratio) else int(math.copysign(1, growth))
+        sign = 0 if abs(growth) <= _NOISE * max(1.0, ratio) + unknown else int(math.copysign(1, growth))
     tilt = sigma_w**2 * m.length_slope.value - 1
     tilt_noise = _NOISE + 10 * sigma_w**2 * m.length_slope.error
     return _At(q, growth, sign, 0 if not abs(tilt) > tilt_noise else int(math.copysign(1, tilt)))
 
 
+@functools.lru_cache(maxsize=4096)
+def _is_known(phi: Activation, q: float) -> bool:
+    try:
+        second = moments(phi, q).second
+    except NotFinite:
+        return False
+    return second.error <= 1e-9 * second.value
+
+
 def _profile(phi: Activation, sigma_w: float, sigma_b: float) -> list[_At]:
     """Return the growth along the scan and at every extremum of q' - q, where it may touch 0."""
     profile = [_at(m, q, sigma_w, sigma_b) for q, m in scan(phi)]
+    for q in _BEYOND:
+        # Enormous scales keep even a bounded phi at an enormous length.
+        if profile[-1].sign <= 0 or not _is_known(phi, q):
+            break
+        profile.append(_at(moments(phi, q), q, sigma_w, sigma_b))
     first = sigma_b**2
     if 0 < first < profile[0].q:  # below it no length is fixed
         profile.insert(0, _at(moments(phi, first / 2), first / 2, sigma_w, sigma_b))

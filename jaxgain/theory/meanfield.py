@@ -19,8 +19,11 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxgain.activations import Activation, activation
+from jaxgain.theory.finite import check_values, known
 from jaxgain.theory.panels import resolve
-from jaxgain.theory.quadrature import Moments, moments, separation, traced_moments, traced_separation
+from jaxgain.theory.quadrature import Moments, separation, traced_moments, traced_separation
+
+LARGEST = 3.4e38  # networks run in float32, and squares of what is smaller stay in float64
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Init:
                 raise TypeError(f"{name} must be a number or an array of numbers, got {value!r}") from None
             if not (np.isfinite(numbers).all() and (numbers >= 0).all()):
                 raise ValueError(f"{name} must be finite and not negative, got {value!r}; it is a standard deviation")
+            if (numbers > LARGEST).any():
+                raise ValueError(f"{name} must be at most 3.4e38, the largest number of float32, got {value!r}")
 
 
 def _unflatten(_: None, leaves: Any) -> Init:
@@ -149,8 +154,8 @@ def decorrelation_map(phi: "str | Activation | Callable[..., Any]", init: Init, 
         return sigma_w**2 * traced_separation(phi, one_minus_c, q).value / length
 
     def concrete(sigma_w: float, sigma_b: float, one_minus_c: float, q: float) -> float:
+        length = sigma_w**2 * _checked(phi, q).second.value + sigma_b**2
         separated = separation(phi, one_minus_c, q).value
-        length = sigma_w**2 * moments(phi, q).second.value + sigma_b**2
         return sigma_w**2 * separated / length if length > 0 else math.nan
 
     return _broadcast(traced, concrete, init.sigma_w, init.sigma_b, one_minus_c, q)
@@ -160,11 +165,16 @@ def _map(formula: Callable[[Moments, Any, Any], Any], phi: Any, init: Init, q: A
     phi = resolve(activation(phi))
     return _broadcast(
         lambda sigma_w, sigma_b, q: formula(traced_moments(phi, q), sigma_w, sigma_b),
-        lambda sigma_w, sigma_b, q: formula(moments(phi, q), sigma_w, sigma_b),
+        lambda sigma_w, sigma_b, q: formula(_checked(phi, q), sigma_w, sigma_b),
         init.sigma_w,
         init.sigma_b,
         q,
     )
+
+
+def _checked(phi: Activation, q: float) -> Moments:
+    check_values(phi)
+    return known(phi, q)
 
 
 def _times(square: Any, expectation: Any) -> Any:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgain.activations import Activation, activation
+from jaxgain.theory.finite import check_finite
 from jaxgain.theory.finite_width import count
-from jaxgain.theory.lengths import check_finite
 from jaxgain.theory.meanfield import Init
 from jaxgain.theory.panels import resolve
 from jaxgain.theory.tables import LengthTable, length_table

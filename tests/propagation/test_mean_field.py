@@ -22,19 +22,16 @@ def edge(phi, sigma_b):
 
 
 BOUNDED = {"collapsing": (0.8, 0.0), "ordered": (1.0, 0.3), "edge": 0.2, "chaotic": (2.5, 0.3)}
+GATED = {"collapsing": (1.2, 0.0), "ordered": (1.2, 0.4)}
 PHASES = {
     "tanh": BOUNDED,
-    "erf": {**BOUNDED, "ordered": (0.8, 0.3)},
-    "sin": {**BOUNDED, "chaotic": (2.0, 0.3)},
-    "selu": {"collapsing": (0.6, 0.0), "ordered": (0.8, 0.3), "edge": 0.2, "chaotic": (1.3, 0.0)},
-    "relu": {
-        "collapsing": (1.2, 0.0),
-        "ordered": (1.2, 0.3),
-        "scale-invariant": (2**0.5, 0.0),
-        "diverging": (1.6, 0.0),
-    },
-    "gelu": {"collapsing": (1.2, 0.0), "ordered": (1.2, 0.4), "edge": 0.5, "diverging": (1.8, 0.4)},
-    "silu": {"collapsing": (1.2, 0.0), "ordered": (1.2, 0.4), "edge": 1.0, "diverging": (2.0, 0.4)},
+    "erf": BOUNDED | {"ordered": (0.8, 0.3)},
+    "sin": BOUNDED | {"chaotic": (2.0, 0.3)},
+    "selu": {"collapsing": (0.6, 0.0), "ordered": (0.8, 0.3), "edge": 0.2, "chaotic": (1.3, 0.0)}
+    | {"diverging": (2**0.5, 0.0)},
+    "relu": GATED | {"scale-invariant": (2**0.5, 0.0), "diverging": (1.6, 0.0)},
+    "gelu": GATED | {"edge": 0.5, "chaotic": (1.4019, 0.5), "diverging": (1.8, 0.4)},
+    "silu": GATED | {"edge": 1.0, "chaotic": (1.4080, 1.0), "diverging": (2.0, 0.4)},
 }
 
 
