@@ -2,9 +2,9 @@
 
 Claim (Schoenholz, Gilmer, Ganguli and Sohl-Dickstein, Deep information propagation, 2017): a tanh network trains up to
 a few of the depths ξ_c over which the correlation of two inputs settles, 6 ξ_c in their figures; deepest at the edge of
-chaos, where ξ_c is infinite. Judged by the area under test accuracy over the logarithm of the depth, for each σ_w: its
-rank correlation with 6 ξ_c is above 0.8, and the σ_w with the deepest network that learns is the critical one or next
-to it.
+chaos, where ξ_c is infinite. Judged by the area under training accuracy over the logarithm of the depth, for each
+σ_w: its rank correlation with 6 ξ_c is above 0.8, and the σ_w with the deepest network that learns is the critical one
+or next to it.
 
     python -m experiments.trainable_depth
 
@@ -26,7 +26,7 @@ from jaxgain.cli.train_table import train_tables
 from jaxgain.figures.training import draw_training
 from jaxgain.runs.files import output_folder, save_dataset, save_figure
 
-LEARNED = 0.5  # test accuracy from which a network has learned something; guessing is 0.1
+LEARNED = 0.5  # accuracy from which a network has learned something; guessing is 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ def run(config: TrainableDepthConfig) -> xarray.Dataset:
 def judge(dataset: xarray.Dataset) -> dict[str, float]:
     """The rank correlation of area and 6 ξ_c, and how many columns the deepest one is from the critical one."""
     one = dataset.sel(activation="tanh").squeeze(["width", "learning_rate"], drop=True)
-    accuracy = one["test_accuracy"].mean("seed").transpose("init", "depth")
+    accuracy = one["train_accuracy"].mean("seed").transpose("init", "depth")
     area = np.trapezoid(accuracy.values, np.log(accuracy["depth"].values), axis=1)
     reach = np.abs(one["xi_c"].values)
     rank = lambda values: np.argsort(np.argsort(values))
@@ -89,7 +89,7 @@ def main(default: TrainableDepthConfig = TrainableDepthConfig(), words: list[str
     dataset = run(config)
     save_dataset(dataset, folder / "trainable_depth.nc")
     figure = Figure()
-    draw_training(figure, dataset)
+    draw_training(figure, dataset, accuracy="train_accuracy")
     save_figure(figure, folder / "trainable_depth.png")
     for part in train_tables(dataset):
         console().print(part)

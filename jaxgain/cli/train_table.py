@@ -11,6 +11,7 @@ from jaxgain.cli.tables import MISSING, with_error
 from jaxgain.training.summary import accuracy_and_error, best_rates
 
 MOST_DEPTHS = 8
+WITH_ERRORS = 4  # depths up to which every number has its error beside it
 
 
 def train_tables(dataset: xarray.Dataset) -> Iterator[RenderableType]:
@@ -27,7 +28,7 @@ def train_tables(dataset: xarray.Dataset) -> Iterator[RenderableType]:
         "6 ξ_c     depth over which two inputs become indistinguishable or unrelated, by theory (–: never)",
         *(["@         at the learning rate behind it, the best of those tried"] if several else []),
         "!         some runs ended in numbers that are not finite",
-        *(["±         standard error over seeds"] if dataset.sizes["seed"] > 1 else []),
+        *_about_errors(dataset.sel(depth=shown)),
     ]
     yield Text("\n" + "\n".join(notes), style="dim")
 
@@ -48,9 +49,21 @@ def _accuracies(dataset: xarray.Dataset) -> Table:
             value, beside = (float(x.sel(init=label, depth=depth)) for x in (mean, error))
             rate = f" @{float(one['learning_rate']):.2g}" if dataset.sizes["learning_rate"] > 1 else ""
             broken = "!" if bool((one["diverged"] >= 0).any()) else ""
-            cells.append((f"{value:.3f}" if beside != beside else with_error(value, beside)) + broken + rate)
+            alone = beside != beside or dataset.sizes["depth"] > WITH_ERRORS
+            cells.append((f"{value:.3f}" if alone else with_error(value, beside)) + broken + rate)
         table.add_row(str(label), *(_plain(float(of[name])) for name in ("sigma_w", "sigma_b")), _reach(of), *cells)
     return table
+
+
+def _about_errors(dataset: xarray.Dataset) -> list[str]:
+    if dataset.sizes["seed"] == 1:
+        return []
+    if dataset.sizes["depth"] <= WITH_ERRORS:
+        return ["±         standard error over seeds"]
+    _, error = accuracy_and_error(best_rates(dataset))
+    return [
+        f"          means over {dataset.sizes['seed']} seeds, with standard errors of {float(error.max()):.2g} at most"
+    ]
 
 
 def _reach(dataset: xarray.Dataset) -> str:

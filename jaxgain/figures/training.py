@@ -13,15 +13,17 @@ ROW, HEAD, FOOT, WIDTH = 3.3, 0.8, 0.15, 15.0  # inches
 COLUMNS = {"map": (0.055, 0.32), "loss": (0.4, 0.61), "drift": (0.73, 0.95)}
 MAP, LINES, STEPS = "viridis", "plasma", "cividis_r"
 SETTLED = 6  # depths of xi_c over which a correlation has settled: Schoenholz et al. (2017)
+WORDED = {"test_accuracy": "test accuracy", "train_accuracy": "training accuracy"}
 STYLES = ("-", "--", "-.", ":")
 
 
-def draw_training(figure: Figure, dataset: xarray.Dataset) -> None:
+def draw_training(figure: Figure, dataset: xarray.Dataset, *, accuracy: str = "test_accuracy") -> None:
     """Draw the dataset of `jaxgain.train` on an empty figure, and give the figure its size.
 
-    A row per activation: test accuracy over initialization and depth (or learning rate, where there is one depth), with
-    the theory's 6 ξ_c on top; the loss of some initializations over the steps, at the deepest depth that any of them
-    learns; and the length of each layer while the best of them trains. Means over seeds, at the best learning rate.
+    A row per activation: `accuracy`, of "test_accuracy" and "train_accuracy", over initialization and depth (or
+    learning rate, where there is one depth), with the theory's 6 ξ_c on top; the loss of some initializations over the
+    steps, at the deepest depth that any of them learns; and the length of each layer while the best of them trains.
+    Means over seeds, at the best learning rate.
     """
     names = [str(name) for name in dataset["activation"].values]
     figure.set_size_inches(WIDTH, HEAD + ROW * len(names) + FOOT)
@@ -33,11 +35,11 @@ def draw_training(figure: Figure, dataset: xarray.Dataset) -> None:
             for column, (left, right) in COLUMNS.items()
         }
         one = best_rates(dataset.sel(activation=name).isel(width=-1))
-        draw_accuracy(axes["map"], dataset.sel(activation=name).isel(width=-1))
+        draw_accuracy(axes["map"], dataset.sel(activation=name).isel(width=-1), accuracy)
         depth = shown_depth(one)
         draw_losses(axes["loss"], one.sel(depth=depth))
         draw_drift(axes["drift"], one.sel(depth=depth))
-        axes["map"].set_title(f"{name}: test accuracy", loc="left", fontsize=11, fontweight="bold")
+        axes["map"].set_title(f"{name}: {WORDED[accuracy]}", loc="left", fontsize=11, fontweight="bold")
         axes["loss"].set_title(f"loss at depth {depth}, by initialization", loc="left", fontsize=11)
         axes["drift"].set_title(_drift_title(one.sel(depth=depth)), loc="left", fontsize=11)
     figure.text(0.02, 1 - 0.3 / height, "What trains, and how deep", fontsize=16, fontweight="bold", va="top")
@@ -54,11 +56,11 @@ def _about(dataset: xarray.Dataset) -> str:
     )
 
 
-def draw_accuracy(axes: Axes, dataset: xarray.Dataset) -> None:
-    """Test accuracy over initializations and depths, or learning rates where there is one depth."""
+def draw_accuracy(axes: Axes, dataset: xarray.Dataset, name: str) -> None:
+    """Accuracy over initializations and depths, or learning rates where there is one depth."""
     by_depth = dataset.sizes["depth"] > 1
     rows = "depth" if by_depth else "learning_rate"
-    accuracy = dataset["test_accuracy"].mean("seed")
+    accuracy = dataset[name].mean("seed")
     accuracy = accuracy.max("learning_rate") if by_depth else accuracy.isel(depth=0)
     values = accuracy.transpose(rows, "init").values
     image = axes.imshow(values, origin="lower", aspect="auto", cmap=MAP, vmin=0, vmax=1)

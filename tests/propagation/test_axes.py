@@ -17,6 +17,7 @@ from jaxgain.theory.meanfield import Init
 # Jacobians
 
 
+@pytest.mark.slow
 def test_all_directions_give_the_jacobian_itself():
     run = partial(propagate, jax.random.key(3), "tanh", Init(1.5), width=20, depth=4)
     for weights in ("matrix_free", "dense"):
@@ -91,6 +92,7 @@ def test_close_inputs_keep_the_digits_of_their_distance():
 # What is swept
 
 
+@pytest.mark.slow
 def test_axes_are_swept_beside_the_gain_as_if_each_were_alone():
     common = dict(depth=4, seeds=2, block="residual", statistics=("std", "log_grad_rms", "correlation"))
     all_of_them = dict(sigma_b=(0.0, 0.2), alpha=(1, "1/sqrt(L)"), input_correlation=(0.3, 0.9), widths=(8, 12))

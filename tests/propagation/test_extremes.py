@@ -67,7 +67,7 @@ def test_dead_relu_layer_ends_signal_and_gradient_and_says_where():
     assert for_all.pvalue > 1e-3
 
 
-@pytest.mark.parametrize("phi", ["relu", "gelu"])
+@pytest.mark.parametrize("phi", ["relu", pytest.param("gelu", marks=pytest.mark.slow)])
 def test_identical_inputs_stay_identical(phi):
     x = jnp.tile(jax.random.normal(jax.random.key(1), (1, 50)), (2, 1))
     network = networks(phi, Init(1.5, 0.1), count=8, width=50, depth=20, inputs=x, keep_inputs=True)
@@ -143,6 +143,7 @@ def test_tiny_signal_beside_a_unit_tangent_keeps_its_law(phi, scale):
         assert stats.ks_2samp(ours, theirs, method="asymp").pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_close_inputs_separate_at_the_rate_of_their_tangent():
     """1 − c = 10⁻⁶: to first order 2 (1 − c) is the squared length of a tangent, over the squared length of h."""
     setting = dict(count=400, width=200, depth=10, inputs=2)
@@ -181,6 +182,7 @@ def recorded(network):
     return fields
 
 
+@pytest.mark.slow
 def test_numbers_drawn_at_a_time_do_not_matter(monkeypatch):
     depth = 7
     run = lambda: propagate(jax.random.key(2), "tanh", Init(1.5), width=20, depth=depth, inputs=2)
@@ -214,6 +216,7 @@ def test_zero_input_with_a_bias_has_the_gradient_of_dense_weights(width):
     assert stats.ks_2samp(ours.log_grad_rms[:, 0], real.log_grad_rms[:, 0], method="asymp").pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_weight_gradients_that_cancel_between_opposite_inputs_keep_their_digits():
     """tanh is odd: at a cosine of −1 + ε the two inputs' gradients of ∂(sum)/∂W cancel up to √ε."""
     setting = dict(count=8, width=200, depth=3, inputs=2, cotangent="sum")

@@ -100,6 +100,7 @@ def test_weights_drawn_in_bfloat16_lose_the_signal_and_those_cast_to_it_do_not()
     assert abs(math.log(cast[10] / cast[1])) < 4 * (5 * 9 / 2048) ** 0.5
 
 
+@pytest.mark.slow
 def test_a_float16_network_overflows_and_underflows_where_its_format_ends():
     run = partial(propagate, jax.random.key(0), "relu", width=100, depth=40, weights="dense")
     up = run(Init(2.0), dtype="float16")  # grows by √2 per layer

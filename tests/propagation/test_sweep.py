@@ -92,7 +92,12 @@ def test_program_is_traced_once_for_all_numbers(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "setting", [dict(inputs=1, width=100), dict(inputs=2, width=9), dict(inputs=2, width=20, weights="dense")]
+    "setting",
+    [
+        dict(inputs=1, width=100),
+        pytest.param(dict(inputs=2, width=9), marks=pytest.mark.slow),
+        pytest.param(dict(inputs=2, width=20, weights="dense"), marks=pytest.mark.slow),
+    ],
 )
 def test_gradients_of_every_final_depth_are_those_of_networks_that_end_there(setting):
     """One run with `depths` against separate runs with the same noise."""

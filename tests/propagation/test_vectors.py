@@ -92,9 +92,10 @@ def scaled_sum(linear, phi, h):
     return 0.8 * h + phi(linear(h / (1 + jnp.mean(h * h, axis=1, keepdims=True))))
 
 
-@pytest.mark.parametrize(
-    ("block", "widths"), [(alone, (12, 20, 20, 9)), (scaled_sum, (15,) * 6)], ids=["funnel", "one's own"]
-)
+FUNNEL = pytest.param(alone, (12, 20, 20, 9), marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("block", "widths"), [FUNNEL, (scaled_sum, (15,) * 6)], ids=["funnel", "one's own"])
 def test_all_passes_of_dense_blocks_are_those_of_the_matrices(block, widths):
     key, depth = jax.random.key(4), len(widths) - 1
     real = real_statistics(block, jnp.tanh, widths, 1.5, 0.3, key, 2)

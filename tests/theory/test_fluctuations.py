@@ -178,7 +178,7 @@ def test_the_half_stable_point_is_not_valid_to_leading_order_below_width_1024():
 
 QUICK = [
     ("tanh", 5 / 3, 0.0, 256, 12, "normal"),
-    ("tanh", 1.5, 0.4, 256, 8, "orthogonal"),
+    pytest.param("tanh", 1.5, 0.4, 256, 8, "orthogonal", marks=pytest.mark.slow),
 ]
 
 
