@@ -33,8 +33,8 @@ RECORDED = {"std": "std", "gradient": "log_grad_rms"}
 _LINES = LinearSegmentedColormap.from_list("lines", ["#440154", "#3b528b", "#21918c", "#4fb84a", "#d0a800"])
 _CHANGE = "RdBu_r"
 _LOST = "0.2"
-_SHRINKS, _GROWS, _PALE = "#2166ac", "#b2182b", "0.35"
-_INK = {"vanishes": _SHRINKS, "merges": _SHRINKS, "explodes": _GROWS, "saturates": _GROWS, "unknown": _PALE}
+SHRINKS, GROWS, _PALE = "#2166ac", "#b2182b", "0.35"
+_INK = {"vanishes": SHRINKS, "merges": SHRINKS, "explodes": GROWS, "saturates": GROWS, "unknown": _PALE}
 _CELLS = {"gain": 0.0, "its name": 0.16, "signal": 0.66, "gradient": 0.85}
 _TITLES = {
     "std": ("std of the activations", "flat: the signal survives"),
@@ -151,11 +151,11 @@ def draw_map(axes: Axes, powers: xarray.DataArray, decades: float) -> None:
     layers, gains = powers["layer"].values, powers["gain"].values
     positive = gains[gains > 0]
     values = np.ma.masked_invalid(powers.transpose("gain", "layer").clip(-decades, decades).values)
-    edges = np.exp(_edges(np.log(positive))) if positive.size else np.array([1.0])
+    edges = np.exp(cell_edges(np.log(positive))) if positive.size else np.array([1.0])
     if gains[0] == 0:
         edges = np.concatenate([[-0.5 * edges[0], 0.5 * edges[0]], edges[1:]])
     axes.set_facecolor(_LOST)
-    axes.pcolormesh(_edges(layers), edges, values, cmap=_CHANGE, vmin=-decades, vmax=decades, rasterized=True)
+    axes.pcolormesh(cell_edges(layers), edges, values, cmap=_CHANGE, vmin=-decades, vmax=decades, rasterized=True)
     axes.set_yscale("symlog", linthresh=abs(edges[0]), linscale=0.3)
     axes.yaxis.set_major_locator(FixedLocator(_round_gains(gains)))
     axes.yaxis.set_minor_locator(NullLocator())
@@ -234,7 +234,7 @@ def _limits(powers: list[np.ndarray], decades: float) -> tuple[float, float]:
     return max(-decades, min(-1.0, np.floor(low))) - 0.1, min(decades, max(1.0, np.ceil(high))) + 0.1
 
 
-def _edges(centres: np.ndarray) -> np.ndarray:
+def cell_edges(centres: np.ndarray) -> np.ndarray:
     """Edges of cells around sorted centres, halfway between neighbours."""
     if len(centres) == 1:
         return np.array([centres[0] - 0.5, centres[0] + 0.5])
