@@ -2,7 +2,7 @@
 
 Claim: at width 256 the critical initialization, with its biases, keeps E h² within a factor of 10 of its start, in the
 geometric mean of 16 networks. √2 and the forward gain 1/√E φ², without biases, lose it by many orders of magnitude,
-one down, one up; and with the self-consistent gain single networks end more than twenty orders apart.
+√2 down, the forward gain up; and with the self-consistent gain single networks end more than twenty orders apart.
 
     python -m experiments.gelu_silu_collapse
 
@@ -77,8 +77,9 @@ def judge(dataset: xarray.Dataset) -> list[tuple[str, bool]]:
             error, apart = float(end.std(ddof=1)) / end.size**0.5, float(end.max() - end.min())
             words = f"{phi}  {init:<15}  geometric mean of E h² ends at 10^({float(mean[-1]):+.1f} ± {error:.1f}); "
             words += f"single networks from 10^{float(end.min()):.1f} to 10^{float(end.max()):.1f}"
-            special = {"critical": float(abs(mean).max()) < KEPT, "self-consistent": apart > APART}
-            found.append((words, special.get(init, abs(float(mean[-1])) > MANY)))
+            lost = float(mean[-1])
+            claims = {"critical": float(abs(mean).max()) < KEPT, "√2": lost < -MANY, "forward": lost > MANY}
+            found.append((words, (claims | {"self-consistent": apart > APART})[init]))
     return found
 
 

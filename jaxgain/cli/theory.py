@@ -8,7 +8,7 @@ from typing import Any, Optional
 from tyro.conf import Positional
 
 from jaxgain.activations import activation
-from jaxgain.cli.arguments import parse, refusing
+from jaxgain.cli.arguments import parse, refuse, refusing
 from jaxgain.propagation.settings import Words, count_of, number_of, numbers_of, real_of
 from jaxgain.runs.files import is_ours, output_folder, save_dataset, save_figure
 
@@ -118,6 +118,8 @@ def run(words: Sequence[str]) -> None:
     with refusing():
         init, which = default_init(arguments.activation, arguments.scale("sigma_w"), arguments.scale("sigma_b"))
         dataset = portrait(arguments.activation, init, **settings)
+    if arguments.compare and "log_q_var" not in dataset:
+        refuse(f"there is nothing to compare with: {dataset.attrs['bands_missing']}; or leave out --compare")
     dataset = dataset.assign_attrs({"init": which, "jaxgain": __version__})
     out = console()
     for part in theory_tables(dataset):

@@ -9,6 +9,7 @@ import numpy as np
 from jaxgain.activations import Activation, activation
 from jaxgain.propagation.config import SweepConfig
 from jaxgain.propagation.sweep import sweep
+from jaxgain.theory.finite_width import number
 from jaxgain.theory.meanfield import Init, decorrelation_map
 from jaxgain.theory.panels import resolve
 from jaxgain.theory.portrait import lengths_over_depth
@@ -71,7 +72,8 @@ def disagreement(
     if seeds < 3:
         raise ValueError(f"seeds must be at least 3, got {seeds}; a variance is judged by its own spread")
     depth, width = prediction.attrs["depth"], prediction.attrs["width"]
-    shared: dict[str, Any] = {"activations": phi, "gains": float(init.sigma_w), "sigma_b": float(init.sigma_b)}
+    sigma_w, sigma_b = number("sigma_w", init.sigma_w), number("sigma_b", init.sigma_b)
+    shared: dict[str, Any] = {"activations": phi, "gains": sigma_w, "sigma_b": sigma_b}
     shared |= {"depth": depth, "seed": seed}
     narrow = SweepConfig(**shared, width=width, seeds=seeds, inputs=1, statistics=("q", "log_grad_rms"))
     cosine = prediction.attrs["input_correlation"]

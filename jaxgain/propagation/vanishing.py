@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgain.activations import Activation
+from jaxgain.activations import Activation, activation
 from jaxgain.propagation.config import SweepConfig
 from jaxgain.propagation.sweep import sweep
+from jaxgain.theory.finite_width import number
+from jaxgain.theory.lengths import check_finite
 from jaxgain.theory.meanfield import Init
+from jaxgain.theory.panels import resolve
 
 
 class Fraction(NamedTuple):
@@ -38,7 +41,8 @@ def vanishing_fraction(
     counts as neither. The error is the binomial standard error, with one network added on either side so that it is
     not 0. `settings` are those of `SweepConfig`, such as `distribution` or `block`.
 
-    Raises `ValueError` unless one bound is given, and it is positive and finite; and as `SweepConfig`.
+    Raises `ValueError` unless one bound is given, and it is positive and finite; where phi is not finite, or every
+    gradient is not a number; and as `SweepConfig`.
 
     >>> fraction = vanishing_fraction("relu", Init(2**0.5), width=8, depth=40, below=1e-6, networks=500)
     >>> 0.1 < fraction.value < 0.3  # one in seven has a layer without an active neuron
@@ -50,10 +54,11 @@ def vanishing_fraction(
     if isinstance(bound, bool) or not isinstance(bound, int | float | np.number) or not 0 < bound < math.inf:
         name = "below" if above is None else "above"
         raise ValueError(f"{name} must be positive and finite, got {bound!r}; it is a ratio of rms gradients")
+    check_finite(resolve(activation(phi)))
     config = SweepConfig(
         activations=(phi,),
-        gains=(float(init.sigma_w),),
-        sigma_b=float(init.sigma_b),
+        gains=(number("sigma_w", init.sigma_w),),
+        sigma_b=number("sigma_b", init.sigma_b),
         width=width,
         depth=depth,
         seeds=networks,
@@ -62,6 +67,11 @@ def vanishing_fraction(
     )
     gradient = sweep(config)["log_grad_rms"].astype(np.float64)
     ratio = (gradient.isel(layer=0) - gradient.isel(layer=-1)).values
+    if np.isnan(ratio).all():
+        raise ValueError(
+            f"the gradients of all {networks} networks are not numbers, so none can be counted: signals overflow; "
+            "use fewer layers or a smaller init"
+        )
     hits = int((ratio < math.log(bound)).sum() if above is None else (ratio > math.log(bound)).sum())
     shrunk = (hits + 1) / (networks + 2)
     return Fraction(hits / networks, math.sqrt(shrunk * (1 - shrunk) / networks))

@@ -6,6 +6,7 @@ the others sample many, exactly, or map out the chain whose layers are all the s
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,14 +16,22 @@ import numpy as np
 from jax import Array
 
 from jaxgain.activations import Activation, activation, value_and_slope
-from jaxgain.theory.finite_width import check_choice, count
+from jaxgain.theory.finite_width import check_choice, count, number
+from jaxgain.theory.lengths import check_finite
 from jaxgain.theory.meanfield import Init
 from jaxgain.theory.outcomes import bounds, outcomes
+from jaxgain.theory.panels import resolve
 
 if TYPE_CHECKING:
     import xarray
 
 _AT_ONCE = 4096
+_MEANING = {
+    "x0": "it is the input of the chain",
+    "scale": "it is n in phi(n x)",
+    "w": "give the weights to map as numbers, negative ones too",
+    "b": "give the biases to map as numbers, negative ones too",
+}
 _TANH = activation("tanh").function
 
 
@@ -78,8 +87,8 @@ def follow(phi: Activation, w: Array, b: Array, *, x0: Any, scale: Any) -> Chain
     def step(carry: tuple[Array, Array, Array], wb: tuple[Array, Array]) -> tuple[Any, tuple[Array, Array, Array]]:
         (x, slopes, gradient), (w, b) = carry, wb
         x, log_slope = _value_and_log_slope(phi, scale * (w * x + b))
-        slopes = slopes + jnp.log(scale) + log_slope
-        gradient = gradient + jnp.log(scale) + log_slope + jnp.log(jnp.abs(w))
+        log_slope = log_slope + jnp.log(jnp.abs(scale))
+        slopes, gradient = slopes + log_slope, gradient + log_slope + jnp.log(jnp.abs(w))
         return (x, slopes, gradient), (x, slopes, gradient)
 
     start = (x0, zero, zero)
@@ -121,6 +130,9 @@ def sample_chain(
 
     Variables over (network, layer), those of `Chain`. `joint_law` makes the densities of (x, g) and (w, g) from it.
 
+    Raises `ValueError` on scales that are arrays, on x0 and `scale` that are not finite, and where phi is not finite or
+    has no finite second moment.
+
     >>> chains = sample_chain(jax.random.key(0), "tanh", Init(1.0), depth=5, networks=100, scale=2.0)
     >>> dict(chains.sizes)
     {'network': 100, 'layer': 6}
@@ -129,22 +141,40 @@ def sample_chain(
 
     depth, networks = count("depth", depth), count("networks", networks)
     phi = activation(phi)
+    check_finite(resolve(phi))
+    sigma_w, sigma_b = number("sigma_w", init.sigma_w), number("sigma_b", init.sigma_b)
+    x0, scale = _finite("x0", x0), _finite("scale", scale)
     with jax.enable_x64(True):
         run = _sampler(phi, depth, tied, min(networks, _AT_ONCE))
-        numbers = (jnp.asarray(float(each)) for each in (init.sigma_w, init.sigma_b, x0, scale))
+        numbers = (jnp.asarray(each) for each in (sigma_w, sigma_b, x0, scale))
         found = jax.tree.map(np.asarray, run(jax.random.split(key, networks), *numbers))
     return xarray.Dataset(
         {name: (("network", "layer"), values) for name, values in found._asdict().items()},
         coords={"network": np.arange(networks), "layer": np.arange(depth + 1)},
         attrs={
             "activation": phi.name,
-            "sigma_w": float(init.sigma_w),
-            "sigma_b": float(init.sigma_b),
+            "sigma_w": sigma_w,
+            "sigma_b": sigma_b,
             "x0": x0,
             "scale": scale,
             "tied": int(tied),
         },
     )
+
+
+def _finite(name: str, value: Any) -> float:
+    found = number(name, value)
+    if not math.isfinite(found):
+        raise ValueError(f"{name} must be finite, got {value!r}; {_MEANING[name]}")
+    return found
+
+
+def _finite_axis(name: str, values: Any) -> np.ndarray:
+    axis = np.atleast_1d(np.asarray(values, np.float64))
+    if not np.isfinite(axis).all():
+        wrong = axis[~np.isfinite(axis)].ravel()[0]
+        raise ValueError(f"every {name} must be finite, got {wrong:g}; {_MEANING[name]}")
+    return axis
 
 
 def joint_law(
@@ -246,6 +276,9 @@ def initial_map(
     last layer, `log_gradient` $= \ln|dx_L/dx_0|$, `log_slopes`, and `outcome`: "vanishes" where the gradient is below
     `below`, "explodes" where it is above `above`, else "survives".
 
+    Raises `ValueError` on w, b, x0 and `scale` that are not finite, bounds that are no ratios, and where phi is not
+    finite or has no finite second moment.
+
     >>> found = initial_map("tanh", [0.5, 1.0, 4.0], [0.0], depth=50, below=1e-3, above=1e3, x0=0.0)
     >>> found.outcome.values.ravel().tolist()
     ['vanishes', 'survives', 'explodes']
@@ -254,7 +287,9 @@ def initial_map(
 
     depth, phi = count("depth", depth), activation(phi)
     log_below, log_above = bounds(below, above)
-    axes = [np.atleast_1d(np.asarray(axis, np.float64)) for axis in (w, b)]
+    check_finite(resolve(phi))
+    axes = [_finite_axis("w", w), _finite_axis("b", b)]
+    x0, scale = _finite("x0", x0), _finite("scale", scale)
 
     def one(w: Array, b: Array) -> tuple[Array, ...]:
         path = follow(phi, jnp.full(depth, w), jnp.full(depth, b), x0=x0, scale=scale)

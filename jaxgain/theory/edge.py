@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from jax.core import Tracer
 
 from jaxgain.activations import Activation, activation
 from jaxgain.theory.critical import Edge, edge_at, is_scale_invariant, root, sigma_w_at_zero
@@ -84,6 +85,11 @@ def edges_of_chaos(
     check_finite(phi)
     if (sigma_b is None) == (sigma_w is None):
         raise ValueError(f"give one of sigma_b and sigma_w, got sigma_b = {sigma_b!r} and sigma_w = {sigma_w!r}")
+    if isinstance(sigma_b, Tracer) or isinstance(sigma_w, Tracer):
+        name = "sigma_w" if sigma_b is None else "sigma_b"
+        raise ValueError(
+            f"the edge of chaos is found for one number, got a traced {name}; call this outside jit and vmap"
+        )
     checked = Init(0.0 if sigma_w is None else sigma_w, 0.0 if sigma_b is None else sigma_b)
     if np.ndim(checked.sigma_w) or np.ndim(checked.sigma_b):
         raise ValueError(f"the edge of chaos is found for one number, got {checked!r}; the curve is edge_curve")
@@ -182,7 +188,7 @@ def edge_curve(phi: "str | Activation | Callable[..., Any]", q: Any = None) -> "
     And `stability`, "stable", "half-stable", "unstable", or "none" where no $\sigma_b$ keeps the length q fixed:
     there all else is NaN.
 
-    Raises `ValueError` on a q that is not positive, and `NoEdge` where phi jumps.
+    Raises `ValueError` on a q that is not positive and on an empty q, and `NoEdge` where phi jumps.
 
     >>> curve = edge_curve("gelu", [1.0, (3 + 17**0.5) / 2, 5.0])
     >>> curve.stability.values.tolist(), round(float(curve.sigma_b[1]) ** 2, 10)
@@ -194,7 +200,11 @@ def edge_curve(phi: "str | Activation | Callable[..., Any]", q: Any = None) -> "
     check_finite(phi)
     if math.isinf(moments(phi, 1.0).slope_second.value):
         raise NoEdge(_reason(phi, 0.0, None))
+    if isinstance(q, Tracer):
+        raise ValueError("the edge of chaos is found for numbers, got a traced q; call this outside jit and vmap")
     lengths = [check_length(value) for value in (np.logspace(-4, 3, 141) if q is None else np.atleast_1d(q))]
+    if not lengths:
+        raise ValueError("q must hold at least one length, got none; leave it out for 141 of them from 1e-4 to 1e3")
     points = [_point(phi, length, None) for length in lengths]
     rows = [
         (math.nan,) * 3 + ("none",)

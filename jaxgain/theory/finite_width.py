@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from jax.core import Tracer
 
 from jaxgain.activations import Activation, activation
 from jaxgain.theory.finite import check_finite
@@ -26,6 +27,10 @@ DISTRIBUTIONS = ("normal", "orthogonal")
 
 # Lengths between these have a square, and so fluctuations, in float64.
 _SMALLEST, _LARGEST = 1e-150, 1e150
+
+
+class NoLength(ValueError):
+    """A length that has vanished or overflowed at some layer; the message says which."""
 
 
 class Layers(NamedTuple):
@@ -101,7 +106,7 @@ def infinite_width(
 ) -> Layers:
     """Return lengths and expectations of the layers 1 … depth behind an input of this mean square.
 
-    Raises `ValueError` where a length vanishes or overflows, and where an expectation is not finite.
+    Raises `NoLength` where a length vanishes or overflows, and `ValueError` where an expectation is not finite.
 
     >>> infinite_width("relu", Init(2**0.5), 3, 1.0).q.round(12).tolist()
     [2.0, 2.0, 2.0]
@@ -116,7 +121,7 @@ def infinite_width(
     for layer in range(1, depth + 1):
         q = sigma_w**2 * signal + sigma_b**2
         if not _SMALLEST < q < _LARGEST:
-            raise ValueError(
+            raise NoLength(
                 f"the length of {phi.name} is {q:.3g} at layer {layer}: it has "
                 f"{'vanished' if q < 1 else 'overflowed'}; use fewer layers or another init"
             )
@@ -165,7 +170,9 @@ def count(name: str, value: Any) -> int:
 
 
 def number(name: str, value: Any) -> float:
-    """Return one number as a float; raise `ValueError` for an array."""
+    """Return one number as a float; raise `ValueError` for an array and for a traced value."""
+    if isinstance(value, Tracer):
+        raise ValueError(f"{name} must be one number, got a traced value; call this outside jit, vmap and grad")
     if np.ndim(value):
         raise ValueError(f"{name} must be one number, got an array of shape {np.shape(value)}; loop over its entries")
     return float(value)

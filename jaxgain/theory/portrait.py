@@ -13,6 +13,7 @@ import numpy as np
 from jaxgain.activations import Activation, activation
 from jaxgain.theory.critical import critical_init, is_scale_invariant
 from jaxgain.theory.edge import edge_curve, edge_of_chaos, edges_of_chaos
+from jaxgain.theory.finite_width import NoLength, count, number
 from jaxgain.theory.fixed_points import FixedPoint, fixed_point, fixed_points
 from jaxgain.theory.fluctuations import fluctuations
 from jaxgain.theory.lengths import next_length
@@ -45,11 +46,11 @@ def portrait(
     `init` is by default that of `default_init`. Inputs have mean square 1, so that $q^1 = \sigma_w^2 + \sigma_b^2$,
     and two of them the correlation `input_correlation`. Dims: `sigma_w` and `sigma_b`, the phase diagram of `grid`
     by `grid`; `curve`, the edge of chaos; `edge`, its points at the biases `edges`; `fixed_point`; `length` and
-    `correlation`, the maps; `step`, the first layers' lengths, and correlations at the length `map_q`; `layer`, the
-    network of that depth, with bands at that width.
+    `correlation`, the maps; `length_step`, the first layers' lengths; `correlation_step`, their correlations at the
+    length `map_q`; `layer`, the network of that depth, with bands at that width.
 
-    Raises `ValueError` on scales that are negative or not finite, and where phi is not finite or has no finite
-    expectation.
+    Raises `ValueError` on scales that are negative or not finite, on a width, depth or grid that is no whole number of
+    at least 1, on a correlation outside -1 … 1, and where phi is not finite or has no finite expectation.
 
     >>> tanh = portrait("tanh", Init(2.5, 0.3), depth=8, edges=[0.2], grid=4)
     >>> tanh.attrs["phase"], round(float(tanh.edge_sigma_w[0]), 12), round(tanh.attrs["xi_c"], 4)
@@ -57,6 +58,10 @@ def portrait(
     """
     import xarray
 
+    width, depth, grid = count("width", width), count("depth", depth), count("grid", grid)
+    input_correlation = number("input_correlation", input_correlation)
+    if not -1 <= input_correlation <= 1:
+        raise ValueError(f"input_correlation must be between -1 and 1, got {input_correlation!r}; it is a cosine")
     phi = resolve(activation(phi))
     chosen = default_init(phi)[0] if init is None else init
     points = fixed_points(phi, chosen)
@@ -247,7 +252,8 @@ def _bands(phi: Activation, chosen: Init, width: int, depth: int) -> "xarray.Dat
     try:
         with np.errstate(divide="ignore"):  # without weights there is no gradient
             found = fluctuations(phi, chosen, width=width, depth=depth, method="auto")
-    except ValueError as error:
+    # An expectation that stops being finite along the layers is that of a length which grows without bound.
+    except (NoLength, NotFinite) as error:
         method, missing = "none", str(error)
         found = xarray.Dataset(coords={"layer": np.arange(depth + 1)})
         q = np.append(math.nan, lengths_over_depth(phi, chosen, depth))

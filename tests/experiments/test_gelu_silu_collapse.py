@@ -35,6 +35,13 @@ def test_the_claim_is_judged_as_it_is_written():
     assert not any(holds for _, holds in judge(made(a=1.5, b=-3.0, c=3.0, d=9.0)))
 
 
+@pytest.mark.parametrize(
+    ("ends", "wrong"), [(dict(a=0.5, b=28.0, c=6.0, d=13.0), "√2"), (dict(a=0.5, b=-28.0, c=-6.0, d=13.0), "forward")]
+)
+def test_a_loss_in_the_other_direction_is_not_the_claimed_one(ends, wrong):
+    assert [words.split()[1] for words, holds in judge(made(**ends)) if not holds] == [wrong, wrong]
+
+
 @pytest.mark.slow
 def test_the_claim_holds_at_its_own_sizes():
     assert all(holds for _, holds in judge(run(CollapseConfig())))
