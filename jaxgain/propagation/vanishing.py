@@ -9,8 +9,8 @@ import numpy as np
 from jaxgain.activations import Activation, activation
 from jaxgain.propagation.config import SweepConfig
 from jaxgain.propagation.sweep import sweep
+from jaxgain.theory.finite import check_finite
 from jaxgain.theory.finite_width import number
-from jaxgain.theory.lengths import check_finite
 from jaxgain.theory.meanfield import Init
 from jaxgain.theory.panels import resolve
 

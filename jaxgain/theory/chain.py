@@ -16,8 +16,8 @@ import numpy as np
 from jax import Array
 
 from jaxgain.activations import Activation, activation, value_and_slope
+from jaxgain.theory.finite import check_finite
 from jaxgain.theory.finite_width import check_choice, count, number
-from jaxgain.theory.lengths import check_finite
 from jaxgain.theory.meanfield import Init
 from jaxgain.theory.outcomes import bounds, outcomes
 from jaxgain.theory.panels import resolve
