@@ -40,6 +40,7 @@ def test_the_threshold_leaves_one_in_a_hundred_to_chance():
     assert 1 - (1 - 2 * stats.norm.sf(threshold(30))) ** 30 == pytest.approx(0.01, rel=0.01)
 
 
+@pytest.mark.slow
 def test_networks_agree_with_their_theory():
     init = jg.Init(1.5, 0.1)
     found = disagreement("tanh", init, predicted("tanh", init), seeds=200)
@@ -50,6 +51,7 @@ def test_networks_agree_with_their_theory():
     assert found["measured_log_q_var"].dims == ("layer",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("init", "other", "statistic"),
     [
@@ -88,3 +90,10 @@ def test_a_jump_leaves_gradients_out():
     found = disagreement("step", jg.Init(1.0), predicted("step", jg.Init(1.0)), seeds=50)
     assert not any("g²" in name for name in found["statistic"].values)
     assert found.attrs["agrees"] == 1
+
+
+@pytest.mark.parametrize("name", ["sigma_w", "sigma_b"])
+def test_an_array_of_scales_is_refused(name):
+    given = {"sigma_w": 1.5, "sigma_b": 0.1} | {name: np.ones(2)}
+    with pytest.raises(ValueError, match=rf"{name} must be one number, got an array of shape \(2,\); loop over"):
+        disagreement("tanh", jg.Init(**given), predicted("tanh", jg.Init(1.5, 0.1), depth=2))

@@ -78,10 +78,27 @@ def test_chains_compile_and_batch_over_everything():
 def test_joint_law_has_the_marginal_of_its_weights():
     chains = sample_chain(KEY, "tanh", Init(1.0), depth=6, networks=20_000, scale=2.0)
     law = joint_law(chains, "w", layer=3, bins=21)
-    marginal = law.integrate("log_g")
-    inside = np.abs(law.w) < 2
-    np.testing.assert_allclose(marginal[inside], stats.norm.pdf(law.w[inside]), atol=0.05)
+    assert_marginal(law, "w", 20_000, 1.0)
     assert law.attrs["vanished"] == 0
+
+
+def test_joint_law_has_the_marginal_of_its_signals():
+    """One linear layer without bias: x = w x_0."""
+    chains = sample_chain(KEY, "identity", Init(0.8), depth=1, networks=20_000, x0=1.5)
+    law = joint_law(chains, "x", layer=1, bins=21)
+    assert_marginal(law, "x", 20_000, 0.8 * 1.5)
+
+
+def assert_marginal(law, of, networks, sigma):
+    """A histogram of N(0, sigma²), whose bins h hold binomial counts, to 4 sqrt(p / (N h)) where p is its density."""
+    at, step = law[of].values, float(law.log_g[1] - law.log_g[0])
+    marginal = law.sum("log_g").values * step  # trapezoids would leave out half of the outermost bins
+    h = at[1] - at[0]
+    edges = np.append(at - h / 2, at[-1] + h / 2)
+    p = np.diff(stats.norm.cdf(edges, scale=sigma)) / h
+    inside = np.abs(at) < 2 * sigma
+    assert inside.sum() > 5
+    assert (np.abs(marginal - p) < 4 * np.sqrt(p / (networks * h)))[inside].all()
 
 
 def test_single_tanh_chains_vanish_and_none_explodes_in_slopes():
@@ -141,3 +158,47 @@ def test_what_cannot_be_mapped_is_refused(setting, message):
     setting = dict(phi="tanh", sigma_w=[1.0], sigma_b=[0.0], depth=5, below=0.1, above=1.0) | setting
     with pytest.raises(ValueError, match=message):
         outcome_map(**setting)
+
+
+SETTING = dict(depth=5, below=0.1, above=10.0)
+NO_NUMBERS = [lambda x: jnp.log(x), lambda x: jnp.exp(x * x)]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (dict(w=[1.0, math.nan]), "every w must be finite, got nan; give the weights"),
+        (dict(b=[math.inf]), "every b must be finite, got inf; give the biases"),
+        (dict(x0=math.nan), "x0 must be finite, got nan; it is the input of the chain"),
+        (dict(scale=-math.inf), r"scale must be finite, got -inf; it is n in phi\(n x\)"),
+        *((dict(phi=phi), "finite") for phi in NO_NUMBERS),
+    ],
+)
+def test_an_initial_map_of_what_is_not_finite_is_refused(setting, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        initial_map(**(dict(phi="tanh", w=[1.0], b=[0.0]) | SETTING | setting))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (dict(scale=math.nan), "scale must be finite, got nan"),
+        (dict(scale=math.inf), "scale must be finite, got inf"),
+        (dict(x0=math.inf), "x0 must be finite, got inf"),
+        (dict(init=Init(np.ones(2))), r"sigma_w must be one number, got an array of shape \(2,\)"),
+        (dict(init=Init(1.0, np.ones(3))), r"sigma_b must be one number, got an array of shape \(3,\)"),
+        *((dict(phi=phi), "finite") for phi in NO_NUMBERS),
+    ],
+)
+def test_chains_of_what_is_not_finite_or_no_number_are_refused(setting, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        sample_chain(KEY, **(dict(phi="tanh", init=Init(1.0), depth=3, networks=10) | setting))
+    assert "\n" not in str(refused.value)
+
+
+def test_negative_weights_and_scales_are_mirror_images():
+    found = initial_map("tanh", [-1.5, 1.5], [0.0], **SETTING)
+    assert found.log_gradient.values[0] == found.log_gradient.values[1] and np.isfinite(found.log_gradient).all()
+    mirrored = initial_map("tanh", [-1.5, 1.5], [0.0], scale=-1.0, **SETTING)
+    np.testing.assert_array_equal(mirrored.log_gradient, found.log_gradient)

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -156,3 +157,22 @@ def test_one_of_both_scales_is_given(keywords):
 def test_a_bias_that_is_negative_or_not_finite_is_refused(sigma_b):
     with pytest.raises(ValueError, match="sigma_b must be finite and not negative"):
         edge_of_chaos("tanh", sigma_b=sigma_b)
+
+
+@pytest.mark.parametrize("name", ["sigma_b", "sigma_w"])
+@pytest.mark.parametrize("find", [edge_of_chaos, edges_of_chaos])
+def test_an_edge_of_a_traced_scale_is_refused_in_one_sentence(find, name):
+    with pytest.raises(ValueError, match=f"one number, got a traced {name}; call this outside jit") as refused:
+        jax.jit(lambda scale: find("tanh", **{name: scale}))(1.1)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("q", [[], np.array([])])
+def test_a_curve_of_no_lengths_is_refused(q):
+    with pytest.raises(ValueError, match="q must hold at least one length, got none; leave it out"):
+        edge_curve("tanh", q)
+
+
+def test_a_curve_of_traced_lengths_is_refused():
+    with pytest.raises(ValueError, match="got a traced q; call this outside jit"):
+        jax.jit(lambda q: edge_curve("tanh", q).sigma_w.values)(jnp.ones(2))

@@ -287,3 +287,15 @@ def test_what_cannot_be_predicted_is_refused_in_one_sentence(setting, message):
     with pytest.raises(ValueError, match=message) as refused:
         fluctuations(**setting)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["sigma_w", "sigma_b", "second_moment"])
+def test_a_traced_number_is_refused_in_one_sentence(name):
+    def traced(value):
+        given = {"sigma_w": 1.5, "sigma_b": 0.1, "second_moment": 1.0} | {name: value}
+        init = Init(given["sigma_w"], given["sigma_b"])
+        return fluctuations("tanh", init, width=100, depth=5, second_moment=given["second_moment"])
+
+    with pytest.raises(ValueError, match=f"{name} must be one number, got a traced value; call this") as refused:
+        jax.jit(traced)(1.0)
+    assert "\n" not in str(refused.value)

@@ -79,3 +79,40 @@ def test_default_init_is_critical_or_the_substitute_or_the_edge_or_as_given():
     assert default_init("tanh", 2.0) == (jg.Init(2.0), "as given")
     with pytest.raises(jg.NoEdge, match="no edge of chaos"):
         default_init("relu", None, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"width": 0}, "width must be a whole number of at least 1, got 0"),
+        ({"depth": -1}, "depth must be a whole number of at least 1, got -1"),
+        ({"grid": 0}, "grid must be a whole number of at least 1, got 0"),
+        ({"grid": 2.5}, "grid must be a whole number of at least 1, got 2.5"),
+        ({"input_correlation": 2.0}, "input_correlation must be between -1 and 1, got 2.0; it is a cosine"),
+        ({"input_correlation": math.nan}, "input_correlation must be between -1 and 1, got nan"),
+    ],
+)
+def test_sizes_and_correlations_that_cannot_be_are_refused(setting, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        portrait("tanh", jg.Init(1.0), **(SMALL | setting))
+    assert "\n" not in str(refused.value)
+
+
+def test_the_least_sizes_have_a_portrait():
+    least = portrait("tanh", jg.Init(1.5), width=1, depth=1, grid=1, edges=())
+    assert least.sizes["layer"] == 2 and least.sizes["sigma_w"] == 1 and least.sizes["edge"] == 0
+
+
+def test_a_length_that_overflows_leaves_infinite_width_alone():
+    drawn = portrait("relu_squared", jg.Init(3.0), depth=30, grid=2, edges=())
+    assert drawn.attrs["bands_method"] == "none" and "overflowed" in drawn.attrs["bands_missing"]
+    assert "log_q_var" not in drawn
+
+
+def test_what_goes_wrong_besides_is_no_missing_prediction(monkeypatch):
+    def broken(*_, **__):
+        raise ValueError("a mistake of the program")
+
+    monkeypatch.setattr("jaxgain.theory.portrait.fluctuations", broken)
+    with pytest.raises(ValueError, match="a mistake of the program"):
+        portrait("tanh", jg.Init(1.5), **SMALL)

@@ -2,6 +2,7 @@
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -131,3 +132,23 @@ def test_a_bound_that_is_no_ratio_is_refused(below):
 def test_one_bound_is_needed_to_count():
     with pytest.raises(ValueError, match="give one of below and above"):
         vanishing_fraction("tanh", Init(1.0), width=300, depth=10)
+
+
+@pytest.mark.parametrize(
+    ("phi", "init", "message"),
+    [
+        (jnp.log, Init(1.0), "log must be finite on the real line, but phi"),
+        (lambda x: 1 / x, Init(1.0), "must be finite on the real line, but phi"),
+        (
+            "relu_squared",
+            Init(10.0),
+            "of all 20 networks are not numbers, so none can be counted: signals overflow; use",
+        ),
+        ("tanh", Init(np.ones(2)), r"sigma_w must be one number, got an array of shape \(2,\)"),
+        ("tanh", Init(1.0, np.ones(2)), r"sigma_b must be one number, got an array of shape \(2,\)"),
+    ],
+)
+def test_gradients_that_are_no_numbers_are_not_counted(phi, init, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        vanishing_fraction(phi, init, width=8, depth=60, below=0.1, networks=20)
+    assert "\n" not in str(refused.value)
