@@ -15,7 +15,7 @@ from jaxgain.runs.files import is_ours, output_folder, save_dataset, save_figure
 ABOUT = """Print what theory says of an activation and an initialization: the fixed points of the length with their
 stability and depths, the phase, the critical initialization, the edge of chaos. Writes the dataset theory.nc and the
 figure theory.png: phase diagram, maps of length and correlation, and the bands in which networks of a width will be."""
-SCALE = (lambda value: 0 <= value <= 3.4e38), "at least 0 and at most 3.4e38, a standard deviation"
+SCALE = (lambda value: 0 <= value <= 3.4e38), "finite and at least 0, a standard deviation up to 3.4e38"
 
 
 @dataclasses.dataclass(frozen=True)

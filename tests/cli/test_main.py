@@ -59,9 +59,18 @@ REFUSED = [
     (("gain", "tanh", "--kind", "self_consistent"), "tanh has no self_consistent gain"),
     (("theory",), "Missing from jaxgain theory"),
     (("theory", "tahn"), "unknown activation 'tahn'"),
-    (("theory", "tanh", "--sigma-w", "-1"), "sigma_w must be finite and at least 0, a standard deviation, got -1.0"),
-    (("theory", "tanh", "--sigma-w", "nan"), "sigma_w must be finite and at least 0, a standard deviation, got nan"),
-    (("theory", "tanh", "--sigma-b", "inf"), "sigma_b must be finite and at least 0, a standard deviation, got inf"),
+    (
+        ("theory", "tanh", "--sigma-w", "-1"),
+        "sigma_w must be finite and at least 0, a standard deviation up to 3.4e38, got -1.0",
+    ),
+    (
+        ("theory", "tanh", "--sigma-w", "nan"),
+        "sigma_w must be finite and at least 0, a standard deviation up to 3.4e38, got nan",
+    ),
+    (
+        ("theory", "tanh", "--sigma-b", "inf"),
+        "sigma_b must be finite and at least 0, a standard deviation up to 3.4e38, got inf",
+    ),
     (("theory", "tanh", "--sigma-w", "wide"), "cannot read sigma_w 'wide'"),
     (("theory", "relu", "--sigma-b", "0.1"), "relu has no edge of chaos with sigma_b = 0.1"),
     (("theory", "tanh", "--grid", "1"), "grid must be at least 2, got 1"),

@@ -74,8 +74,14 @@ def test_a_theory_may_be_replaced_and_no_other_file_may(shell, shown, tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["tanh", "--sigma-w", "-1"], "sigma_w must be finite and at least 0, a standard deviation, got -1"),
-        (["tanh", "--sigma-b", "nan"], "sigma_b must be finite and at least 0, a standard deviation, got nan"),
+        (
+            ["tanh", "--sigma-w", "-1"],
+            "sigma_w must be finite and at least 0, a standard deviation up to 3.4e38, got -1",
+        ),
+        (
+            ["tanh", "--sigma-b", "nan"],
+            "sigma_b must be finite and at least 0, a standard deviation up to 3.4e38, got nan",
+        ),
         (["tahn"], "unknown activation 'tahn'; did you mean tanh"),
         (["relu", "--sigma-b", "0.1"], "relu has no edge of chaos with sigma_b = 0.1"),
         (
