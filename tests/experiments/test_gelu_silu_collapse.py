@@ -7,6 +7,7 @@ from experiments import gelu_silu_collapse
 from experiments.gelu_silu_collapse import SMOKE, CollapseConfig, inits, judge, main, run
 
 
+@pytest.mark.slow
 def test_a_tiny_run_prints_a_row_per_initialization_and_draws(tmp_path, capsys):
     main(["--out", str(tmp_path)], default=SMOKE)
     printed = capsys.readouterr().out

@@ -57,6 +57,7 @@ def test_spread_of_the_squared_singular_values_of_tanh_at_the_edge_of_chaos(dist
 # Statistics of several inputs
 
 
+@pytest.mark.slow
 def test_correlations_ranks_and_angles_are_those_of_the_vectors():
     inputs = jax.random.normal(jax.random.key(5), (3, 50)) + 1
     found = propagate(

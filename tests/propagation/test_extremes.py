@@ -165,6 +165,7 @@ def test_jacobian_of_ten_thousand_chaotic_layers_is_finite_and_linear_in_depth()
     np.testing.assert_allclose(half, whole, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_first_input_is_the_same_network_whatever_follows_it():
     key = jax.random.key(4)
     run = lambda inputs: propagate(key, "tanh", Init(1.5, 0.2), width=30, depth=9, inputs=inputs, keep_inputs=True)
@@ -192,6 +193,7 @@ def test_numbers_drawn_at_a_time_do_not_matter(monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_recording_every_third_layer_takes_rows_of_the_full_record():
     run = partial(propagate, jax.random.key(2), "gelu", Init(1.5), width=20, depth=10)
     full, some = run(), run(record_every=3)
@@ -199,6 +201,7 @@ def test_recording_every_third_layer_takes_rows_of_the_full_record():
     assert some.std.shape == (4,)
 
 
+@pytest.mark.slow
 def test_double_precision_mode_changes_nothing():
     run = lambda: propagate(jax.random.key(2), "gelu", Init(1.5, 0.1), width=20, depth=6, inputs=2)
     single = run()

@@ -25,6 +25,7 @@ def test_a_linear_network_keeps_signal_gradient_and_their_balance_at_one_gain():
     np.testing.assert_allclose(gains, math.exp(0.5 / 200), rtol=0.01)
 
 
+@pytest.mark.slow
 def test_balance_lies_between_signal_and_gradient():
     setting = dict(sigma_b=0.1, weights="dense", width=60, depth=5, inputs=1, seeds=8, between=(0.5, 5.0))
     signal, gradient, both = (

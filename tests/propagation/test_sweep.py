@@ -65,6 +65,7 @@ def test_seeds_are_bitwise_the_same_in_any_company(small):
         np.testing.assert_array_equal(fewer[name], small[name].isel(seed=slice(2)), err_msg=name)
 
 
+@pytest.mark.slow
 def test_inputs_can_be_kept_apart_and_average_to_the_same():
     apart = sweep(SMALL(inputs=2, keep_inputs=True, statistics=("q", "std", "log_grad_rms")))
     together = sweep(SMALL(inputs=2, statistics=("q", "std", "log_grad_rms")))

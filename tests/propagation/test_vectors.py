@@ -25,7 +25,7 @@ def alone(linear, phi, h):
 # Against the kernels of plain networks, with the same random numbers
 
 
-@pytest.mark.parametrize("weights", ["matrix_free", "dense"])
+@pytest.mark.parametrize("weights", [pytest.param("matrix_free", marks=pytest.mark.slow), "dense"])
 @pytest.mark.parametrize(
     ("phi", "sigma_b", "inputs", "width", "depths"),
     [
