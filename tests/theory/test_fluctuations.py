@@ -189,21 +189,37 @@ def test_sampled_networks_scatter_as_predicted(phi, sigma_w, sigma_b, width, dep
 
 
 EVERY_PHASE = [
-    # phi, sigma_w, sigma_b, width: ordered, edge, chaotic; where leading order holds
+    # phi, sigma_w, sigma_b, width where leading order holds: collapsing, ordered, edge, chaotic, diverging
+    ("tanh", 0.8, 0.0, 256),
     ("tanh", 0.8, 0.3, 256),
     ("tanh", 1.304145840057, 0.2, 256),
     ("tanh", 5 / 3, 0.0, 256),
     ("tanh", 2.5, 0.3, 256),
     ("selu", 0.8, 0.2, 256),
+    ("selu", 0.937475582105, 0.2, 256),
     ("selu", 1.0, 0.0, 256),
-    ("relu", 2**0.5, 0.0, 1000),
+    ("selu", 1.3, 0.0, 256),
+    ("selu", 2**0.5, 0.0, 256),
+    ("relu", 1.2, 0.0, 1000),
     ("relu", 1.2, 0.3, 256),
+    ("relu", 2**0.5, 0.0, 1000),
+    ("relu", 1.6, 0.0, 1000),
     ("erf", 0.7, 0.3, 256),
+    ("erf", 1.152795413492, 0.2, 256),
     ("erf", 1.5, 0.3, 256),
     ("sin", 0.8, 0.3, 256),
+    ("sin", 1.212333188151, 0.2, 256),
     ("sin", 1.3, 0.3, 256),
+    ("gelu", 1.2, 0.0, 1024),
     ("gelu", 1.0, 0.5, 1024),
+    ("gelu", 1.399868216406, 0.5, 1024),
+    ("gelu", 1.4019, 0.5, 1024),
+    ("gelu", 1.8, 0.4, 1024),
+    ("silu", 1.2, 0.0, 1024),
     ("silu", 1.0, 0.5, 1024),
+    ("silu", 1.402512417979, 1.0, 1024),
+    ("silu", 1.408, 1.0, 1024),
+    ("silu", 2.0, 0.4, 1024),
 ]
 
 
@@ -216,7 +232,8 @@ def test_sampled_networks_scatter_as_predicted_in_every_phase(phi, sigma_w, sigm
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("phi", "sigma_w", "sigma_b"), [("tanh", 0.8, 0.3), ("tanh", 1.0, 0.0), ("selu", 0.8, 0.2), ("selu", 1.0, 0.0)]
+    ("phi", "sigma_w", "sigma_b"),
+    [("tanh", 0.8, 0.3), ("tanh", 1.0, 0.0), ("tanh", 1.304145840057, 0.2), ("selu", 0.8, 0.2), ("selu", 1.0, 0.0)],
 )
 def test_variance_of_the_gradient_of_tanh_and_selu_is_right_from_width_64(phi, sigma_w, sigma_b):
     assert_agrees(phi, sigma_w, sigma_b, 64, 20, networks=10_000, names=("log_grad",), moments=("var",))
