@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jaxgain.cli.arguments import parse, refusing
 from jaxgain.cli.sweep import prepare_jax, progress_bar
-from jaxgain.runs.files import output_folder, save_dataset, save_figure, saved_attributes
+from jaxgain.runs.files import is_ours, output_folder, save_dataset, save_figure
 from jaxgain.training.config import TrainConfig
 
 ABOUT = """Train networks for a few steps on real data, over initializations, depths, learning rates and seeds: which
@@ -28,7 +28,7 @@ def run(words: Sequence[str]) -> None:
     arguments = parse(Train, words, command="train", about=ABOUT)
     with refusing():
         folder = output_folder(arguments.out)
-        replaced = _is_training(folder / "train.nc")
+        replaced = is_ours(folder / "train.nc", "train_config_hash", "a training")
     prepare_jax()
     from matplotlib.figure import Figure
 
@@ -52,16 +52,3 @@ def run(words: Sequence[str]) -> None:
     out.print(f"Compiled in {compiling:.1f} s, ran in {running:.1f} s.", highlight=False)
     out.print(f"Dataset: {folder / 'train.nc'}{' (replaced)' if replaced else ''}", highlight=False, soft_wrap=True)
     out.print(f"Figure:  {folder / 'train.png'}", highlight=False, soft_wrap=True)
-
-
-def _is_training(path: Path) -> bool:
-    """Whether training runs are saved at `path`; raises `ValueError` where another file is."""
-    if not path.exists():
-        return False
-    try:
-        ours = "train_config_hash" in saved_attributes(path)
-    except ValueError:
-        ours = False
-    if not ours:
-        raise ValueError(f"{path} exists and is no training runs of jaxgain; move it away or choose another folder")
-    return True

@@ -41,7 +41,7 @@ def test_the_table_has_a_row_per_initialization_and_a_column_per_depth(trained):
 def test_what_is_no_training_is_not_replaced(shell, tmp_path):
     (tmp_path / "train.nc").write_text("somebody's")
     ran = shell("train", *WORDS[:-1], ".", cwd=tmp_path)
-    assert ran.returncode == 2 and "is no training runs of jaxgain; move it away" in ran.stderr
+    assert ran.returncode == 2 and "is not a training of jaxgain; move it away" in ran.stderr
     assert (tmp_path / "train.nc").read_text() == "somebody's"
 
 
