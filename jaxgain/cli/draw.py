@@ -11,6 +11,8 @@ from jaxgain.cli.arguments import parse, refuse, refusing
 from jaxgain.runs.files import load_dataset, output_folder, save_figure
 
 FORMATS = (".png", ".pdf", ".svg")
+# Which attribute a command's dataset has, and no other's.
+MARKS = {"sweep": "config_hash", "theory": "critical_kind", "train": "train_config_hash"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Draw:
     """What to draw, and where to."""
 
     dataset: Positional[Path]
-    """The file that jaxgain sweep, sweep.nc, or jaxgain theory, theory.nc, wrote."""
+    """The file that jaxgain sweep, theory or train wrote: sweep.nc, theory.nc or train.nc."""
 
     out: Optional[Path] = None  # noqa: UP045 (the command line reads `| None` slowly)
     """The figure's file: .png, .pdf or .svg. By default the dataset's name with .png."""
@@ -33,18 +35,19 @@ def run(words: Sequence[str]) -> None:
     with refusing():
         dataset = load_dataset(arguments.dataset)
         output_folder(out.parent)
-    theory = "critical_kind" in dataset.attrs
-    if not theory and ("gain_name" not in dataset.coords or "config" not in dataset.attrs):
+    kinds = [kind for kind, mark in MARKS.items() if mark in dataset.attrs]
+    if not kinds or (kinds[0] == "sweep" and not {"gain_name", "config"} <= {*dataset.coords, *dataset.attrs}):
         refuse(
             f"{arguments.dataset} is not a dataset of jaxgain; give the file sweep.nc that jaxgain sweep wrote, "
-            "or theory.nc of jaxgain theory"
+            "theory.nc of jaxgain theory, or train.nc of jaxgain train"
         )
     from matplotlib.figure import Figure
 
     from jaxgain.figures.sweep import draw_sweep
     from jaxgain.figures.theory import draw_theory
+    from jaxgain.figures.training import draw_training
 
     figure = Figure()
-    (draw_theory if theory else draw_sweep)(figure, dataset)
+    {"sweep": draw_sweep, "theory": draw_theory, "train": draw_training}[kinds[0]](figure, dataset)
     save_figure(figure, out)
     print(f"Figure: {out}")

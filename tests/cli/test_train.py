@@ -38,6 +38,13 @@ def test_the_table_has_a_row_per_initialization_and_a_column_per_depth(trained):
     assert "Dataset: out/train.nc" in ran.stdout and ran.stderr == ""
 
 
+def test_saved_training_is_drawn_again(shell, trained):
+    folder, _ = trained
+    ran = shell("draw", "out/train.nc", "--out", "again.svg", cwd=folder)
+    assert (ran.returncode, ran.stdout) == (0, "Figure: again.svg\n")
+    assert "<svg" in (folder / "again.svg").read_text()
+
+
 def test_what_is_no_training_is_not_replaced(shell, tmp_path):
     (tmp_path / "train.nc").write_text("somebody's")
     ran = shell("train", *WORDS[:-1], ".", cwd=tmp_path)
