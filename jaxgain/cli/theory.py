@@ -9,8 +9,10 @@ from tyro.conf import Positional
 
 from jaxgain.activations import activation
 from jaxgain.cli.arguments import parse, refuse, refusing
-from jaxgain.propagation.settings import Words, count_of, number_of, numbers_of, real_of
-from jaxgain.runs.files import is_ours, output_folder, save_dataset, save_figure
+from jaxgain.cli.results import results_in
+from jaxgain.cli.running import prepare_jax, progress_bar
+from jaxgain.propagation.settings import Words, count_of, number_of, numbers_of, real_of, seed_of
+from jaxgain.runs.files import save_dataset, save_figure
 
 ABOUT = """Print what theory says of an activation and an initialization: the fixed points of the length with their
 stability and depths, the phase, the critical initialization, the edge of chaos. Writes the dataset theory.nc and the
@@ -68,9 +70,8 @@ class Theory:
         numbers_of("edges", self.edges, *SCALE)
         for name, (least, meaning) in _COUNTS.items():
             count_of(name, getattr(self, name), least, meaning)
+        seed_of(self.seed)
         real_of("input_correlation", self.input_correlation, lambda c: -1 <= c <= 1, "between -1 and 1")
-        if self.seed >= 2**32:
-            raise ValueError(f"seed must be below 2**32, got {self.seed}; larger ones repeat smaller ones")
 
     def scale(self, name: str) -> float | None:
         """Return sigma_w or sigma_b as a number, None where it was not given.
@@ -91,18 +92,13 @@ _COUNTS = {
     "depth": (2, "counts the layers"),
     "grid": (2, "counts the points of the phase diagram along an axis"),
     "seeds": (3, "counts the networks; a variance is judged by its own spread"),
-    "seed": (0, "is the root of the random keys"),
 }
 
 
 def run(words: Sequence[str]) -> None:
     """Run the subcommand."""
     arguments = parse(Theory, words, command="theory", about=ABOUT)
-    with refusing():
-        folder = output_folder(arguments.out)
-        replaced = is_ours(folder / "theory.nc", "critical_kind", "a theory")
-    from jaxgain.cli.sweep import prepare_jax, progress_bar
-
+    results = results_in(arguments.out, "theory")
     prepare_jax()
     from matplotlib.figure import Figure
 
@@ -132,12 +128,11 @@ def run(words: Sequence[str]) -> None:
         dataset = dataset.merge(compared).assign_attrs(dataset.attrs | compared.attrs)
         for part in comparison_table(dataset):
             out.print(part)
-    save_dataset(dataset, folder / "theory.nc")
+    save_dataset(dataset, results.dataset)
     figure = Figure()
     draw_theory(figure, dataset)
-    save_figure(figure, folder / "theory.png")
-    out.print(f"Dataset: {folder / 'theory.nc'}{' (replaced)' if replaced else ''}", highlight=False, soft_wrap=True)
-    out.print(f"Figure:  {folder / 'theory.png'}", highlight=False, soft_wrap=True)
+    save_figure(figure, results.figure)
+    results.say(out)
 
 
 def _listed(words: Words) -> tuple[float, ...]:

@@ -82,7 +82,7 @@ def draw_phases(axes: Axes, dataset: xarray.Dataset) -> None:
         axes.text(0.5, 0.5, words, color="white", fontsize=11, ha="center", transform=axes.transAxes)
     _draw_depths(axes, dataset)
     for stability, style in (("stable", "-"), ("unstable", "--")):
-        shown = np.isin(dataset["curve_stability"].values, [stability, "half-stable"])
+        shown = np.isin(dataset["curve_stability"].values, [stability, "half-stable", "neutral"])
         across, up = (np.where(shown, dataset[f"curve_{name}"].values, np.nan) for name in ("sigma_w", "sigma_b"))
         axes.plot(across, up, style, color="black", linewidth=2.2)
     critical = dataset.attrs["critical_sigma_w"], dataset.attrs["critical_sigma_b"]

@@ -18,7 +18,7 @@ from jax import Array
 from jaxgain.activations import Activation, activation, value_and_slope
 from jaxgain.theory.finite import check_finite
 from jaxgain.theory.finite_width import check_choice, count, number
-from jaxgain.theory.meanfield import Init
+from jaxgain.theory.meanfield import Init, check_init
 from jaxgain.theory.outcomes import bounds, outcomes
 from jaxgain.theory.panels import resolve
 
@@ -67,6 +67,7 @@ def chain(
     >>> path.x.shape, bool(path.log_gradient[0] == 0)
     ((11,), True)
     """
+    check_init(init)
     dtype = jnp.result_type(float)
     # A longer chain begins like a shorter one: the first numbers of a key do not depend on how many follow.
     own = [jax.random.normal(half, (1 if tied else depth,), dtype) for half in jax.random.split(key)]
@@ -141,6 +142,7 @@ def sample_chain(
 
     depth, networks = count("depth", depth), count("networks", networks)
     phi = activation(phi)
+    check_init(init)
     check_finite(resolve(phi))
     sigma_w, sigma_b = number("sigma_w", init.sigma_w), number("sigma_b", init.sigma_b)
     x0, scale = _finite("x0", x0), _finite("scale", scale)

@@ -13,14 +13,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jax.core import Tracer
 
 from jaxgain.activations import Activation, activation
 from jaxgain.grammar import number
 from jaxgain.theory.batch_norm import batch_norm_layer, grown, normalized_moments
 from jaxgain.theory.branches import BRANCHES, Branch
 from jaxgain.theory.finite import check_finite
-from jaxgain.theory.meanfield import Init
+from jaxgain.theory.meanfield import Init, one_init
 from jaxgain.theory.panels import resolve
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def mean_field(
     """
     import xarray
 
-    phi, init = resolve(activation(phi)), _numbers(init)
+    phi, init = resolve(activation(phi)), Init(*one_init(init, "a profile over depth is that"))
     check_finite(phi)
     for what, given, names in (("block", block, BLOCKS), ("branch", branch, BRANCHES), ("norm", norm, NORMS)):
         _check_name(what, given, names)
@@ -227,12 +226,6 @@ def _columns(first: Signal, layers: Layers, pair: bool) -> dict[str, np.ndarray]
 
 
 # What is asked for
-
-
-def _numbers(init: Init) -> Init:
-    if np.ndim(init.sigma_w) or np.ndim(init.sigma_b) or isinstance(init.sigma_w + init.sigma_b, Tracer):
-        raise ValueError(f"a profile over depth is that of one initialization of numbers, got {init!r}")
-    return Init(float(init.sigma_w), float(init.sigma_b))
 
 
 def _check_name(what: str, given: Any, names: Iterable[str]) -> None:

@@ -5,19 +5,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jax.core import Tracer
 
 from jaxgain.activations import Activation, activation
 from jaxgain.theory.critical import root
 from jaxgain.theory.fixed_points import FixedPoint, depth, fixed_point
-from jaxgain.theory.meanfield import Init
+from jaxgain.theory.meanfield import Init, one_init
 from jaxgain.theory.pairs import slope_of
 from jaxgain.theory.panels import resolve
 from jaxgain.theory.quadrature import moments, separation
 
 
 def dropout_fixed_point(
-    phi: "str | Activation | Callable[..., Any]", init: Init, dropout: float, q0: float = 1.0
+    phi: "str | Activation | Callable[..., Any]", init: Init, *, dropout: float, q0: float = 1.0
 ) -> FixedPoint:
     r"""Return the fixed point that a plain network reaches whose activations are dropped with probability `dropout`.
 
@@ -30,15 +29,14 @@ def dropout_fixed_point(
     Raises `ValueError` on a probability that is none, an initialization of arrays, a length that vanishes or
     diverges, and as `fixed_point`.
 
-    >>> point = dropout_fixed_point("relu", Init(1.0), 0.5)
+    >>> point = dropout_fixed_point("relu", Init(1.0), dropout=0.5)
     >>> round(point.chi_perp, 12), point.c < 0.5
     (1.0, True)
     """
     if isinstance(dropout, bool) or not isinstance(dropout, int | float | np.number) or not 0 <= dropout < 1:
         raise ValueError(f"dropout must be at least 0 and below 1, a probability, got {dropout!r}")
-    if np.ndim(init.sigma_w) or np.ndim(init.sigma_b) or isinstance(init.sigma_w + init.sigma_b, Tracer):
-        raise ValueError(f"a fixed point with dropout is that of one initialization of numbers, got {init!r}")
-    phi, sigma_w = resolve(activation(phi)), float(init.sigma_w)
+    sigma_w, _ = one_init(init, "a fixed point with dropout is that")
+    phi = resolve(activation(phi))
     point = fixed_point(phi, Init(sigma_w / math.sqrt(1 - dropout), init.sigma_b), q0)
     if dropout == 0 or sigma_w == 0:
         return point

@@ -16,7 +16,7 @@ from jax.core import Tracer
 from jaxgain.activations import Activation, activation
 from jaxgain.theory.finite import check_finite
 from jaxgain.theory.layer_moments import LayerMoments, layer_moments
-from jaxgain.theory.meanfield import Init
+from jaxgain.theory.meanfield import Init, check_init
 from jaxgain.theory.panels import resolve
 from jaxgain.theory.quadrature import moments
 
@@ -112,6 +112,7 @@ def infinite_width(
     [2.0, 2.0, 2.0]
     """
     phi = resolve(activation(phi))
+    check_init(init)
     check_finite(phi)
     sigma_w, sigma_b = number("sigma_w", init.sigma_w), number("sigma_b", init.sigma_b)
     signal = number("second_moment", second_moment)

@@ -9,12 +9,11 @@ $\chi_\perp$.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.core import Tracer
 
 from jaxgain.activations import Activation, activation
@@ -22,82 +21,56 @@ from jaxgain.theory.critical import root
 from jaxgain.theory.finite import check_finite
 from jaxgain.theory.increments import power, separation_ratios
 from jaxgain.theory.lengths import TINY, Length, fixed_lengths, next_length, reached, scan
-from jaxgain.theory.meanfield import Init
+from jaxgain.theory.meanfield import Init, check_init
 from jaxgain.theory.panels import resolve
+from jaxgain.theory.phases import EDGE, NOISE, PHASES, FixedPoint, depth
 from jaxgain.theory.quadrature import Moments, moments
-from jaxgain.theory.reached import noise_of, reached_correlation, reached_length
-from jaxgain.theory.tables import chaotic_correlations, correlation_table, length_table
+from jaxgain.theory.reached import reached_correlation, reached_length
+from jaxgain.theory.tables import correlation_table, length_table
+from jaxgain.theory.traced_lengths import places
+from jaxgain.theory.traced_points import traced_fixed_point, traced_fixed_points
 
-PHASES = ("ordered", "chaotic", "edge", "collapsing", "diverging", "scale-invariant")
-STABILITIES = ("unstable", "half-stable", "stable", "neutral")
-
-_NOISE = 1e-13  # of chi, relative
-_EDGE = 1e-9  # |chi_perp - 1| below which the phase is called the edge
+__all__ = ["PHASES", "FixedPoint", "depth", "fixed_point", "fixed_points"]
 
 
-class FixedPoint(NamedTuple):
-    r"""A fixed point q of the length map, with the fixed correlation that it has.
-
-    `one_minus_c` is $1 - c^*$ to all its digits, and `slope` that of the correlation map at $c^*$, which is the
-    attracting one in [0, 1]. `xi_q` $= -1/\ln|\chi_\parallel|$, `xi_c` $= -1/\ln$ `slope` and `xi_grad` $=
-    -1/\ln\chi_\perp$ are depths in layers: negative where the deviation, or the gradient going back, grows by e
-    over so many layers, infinite where it does so slower than exponentially. `stability` is one of `STABILITIES`,
-    `basin` the interval of lengths around q that are attracted to it, and `phase` one of `PHASES`.
-    `residual` is $|q' - q|/q$.
-
-    For arrays of initializations every field is an array; in traced code `stability` and `phase` are places in
-    `STABILITIES` and `PHASES`, and `basin` is NaN.
-
-    At q = 0 every number is the limit from above. Where the length diverges, q is infinite, c is NaN and both chi
-    are those of the largest length at which they are known. A jump has infinite $\chi_\perp$ and `xi_grad` = 0.
-    """
-
-    q: Any
-    one_minus_c: Any
-    chi_par: Any
-    chi_perp: Any
-    slope: Any
-    xi_q: Any
-    xi_c: Any
-    xi_grad: Any
-    stability: Any
-    basin: Any
-    phase: Any
-    residual: Any
-    converged: Any
-
-    @property
-    def c(self) -> Any:
-        """The fixed correlation; near 1 its distance from 1 is in `one_minus_c`."""
-        return 1 - self.one_minus_c
-
-    @property
-    def stable(self) -> Any:
-        """Whether the lengths on both sides of q are attracted to it."""
-        traced = isinstance(self.stability, jax.Array)
-        return self.stability == (STABILITIES.index("stable") if traced else "stable")
-
-
-def fixed_points(phi: "str | Activation | Callable[..., Any]", init: Init) -> tuple[FixedPoint, ...]:
+def fixed_points(phi: "str | Activation | Callable[..., Any]", init: Init) -> Any:
     r"""Return every fixed point $q^* \ge 0$ of the length map, from small to large (Poole et al., 2016).
 
     $q^* = \sigma_w^2 E\phi(\sqrt{q^*} z)^2 + \sigma_b^2$. Zero is one where $\sigma_b = 0$ and $\phi(0) = 0$. A
     point where the map touches the diagonal is one point, "half-stable". Where every length is preserved, q = 1
     stands for all of them, "neutral". None at all: every length diverges.
 
-    Raises `ValueError` where `init` holds arrays, and where phi is not finite or has no finite expectation.
+    Of one initialization of numbers a tuple. Of arrays, and under `jit` and `vmap`, one `FixedPoint` whose fields
+    have a first axis more, of as many places as phi can have fixed points, which is two more than $dE\phi^2/dq$ has
+    extrema: 2 for tanh and ReLU, 3 for GELU. Places that are left over come last: NaN in all numbers, "none" (traced
+    -1) in `stability` and `phase`, and `converged` is false. `basin` has a last axis of its two ends.
+
+    Arrays are taken number by number. Traced values are computed from tables, in their dtype, which hold lengths from
+    1e-12 to 1e6, and 0; a fixed length outside is left out, and c is NaN at lengths above 1e4. In float64 they agree
+    with the numbers to 1e-9 where fixed points are apart. Where two of them meet, and q goes as the square root of
+    what the scales are off, to the root of 1e-12; nearer than that they are one point, half-stable, whose
+    derivative in the scales, infinite, comes out as that of the place where $\chi_\parallel = 1$: 0.
+
+    Raises `ValueError` where phi is not finite or has no finite expectation.
 
     >>> [(round(point.q, 9), point.stability) for point in fixed_points("tanh", Init(2**0.5))]
     [(0.0, 'unstable'), (0.61796477, 'stable')]
+    >>> fixed_points("tanh", Init(np.array([0.5, 2**0.5]))).q.round(9).tolist()
+    [[0.0, 0.0], [nan, 0.61796477]]
     """
     phi = resolve(activation(phi))
+    check_init(init)
     check_finite(phi)
-    if np.ndim(init.sigma_w) or np.ndim(init.sigma_b) or isinstance(init.sigma_w + init.sigma_b, Tracer):
-        raise ValueError(
-            f"all fixed points, whose number varies, are found for one initialization of numbers, got {init!r}; "
-            "fixed_point takes arrays and traced values"
-        )
-    sigma_w, sigma_b = float(init.sigma_w), float(init.sigma_b)
+    arguments = (init.sigma_w, init.sigma_b)
+    if any(isinstance(argument, Tracer) for argument in arguments):
+        dtype = jnp.result_type(*arguments, float)
+        traced = jnp.vectorize(functools.partial(traced_fixed_points, phi), signature=_SIGNATURE)
+        points = FixedPoint(*traced(*(jnp.asarray(argument, dtype) for argument in arguments)))
+        moved = {name: jnp.moveaxis(field, -1, 0) for name, field in points._asdict().items() if name != "basin"}
+        return FixedPoint(**moved, basin=jnp.moveaxis(points.basin, -2, 0))
+    if any(np.ndim(argument) for argument in arguments):
+        return _all_of_many(phi, *np.broadcast_arrays(*(np.asarray(argument, np.float64) for argument in arguments)))
+    sigma_w, sigma_b = map(float, arguments)
     return tuple(_fixed_point(phi, sigma_w, sigma_b, found) for found in fixed_lengths(phi, sigma_w, sigma_b))
 
 
@@ -117,11 +90,12 @@ def fixed_point(phi: "str | Activation | Callable[..., Any]", init: Init, q0: An
     (4.079123875, 0.1221037473, 5.1089, 'chaotic')
     """
     phi = resolve(activation(phi))
+    check_init(init)
     check_finite(phi)
     arguments = (init.sigma_w, init.sigma_b, q0)
     if any(isinstance(argument, Tracer) for argument in arguments):
         dtype = jnp.result_type(*arguments, float)
-        traced = jnp.vectorize(functools.partial(_traced, phi))
+        traced = jnp.vectorize(functools.partial(traced_fixed_point, phi))
         return FixedPoint(*traced(*(jnp.asarray(argument, dtype) for argument in arguments)))
     _check_first_length(q0)
     if any(np.ndim(argument) for argument in arguments):
@@ -200,22 +174,11 @@ def _chis(m: Moments, sigma_w: float) -> tuple[float, float]:
 def _phase(q: float, chi_perp: float, stability: str) -> str:
     if stability == "neutral":
         return "scale-invariant"
-    if abs(chi_perp - 1) <= _EDGE:
+    if abs(chi_perp - 1) <= EDGE:
         return "edge"
     if q == 0 and stability == "stable":
         return "collapsing"
     return "ordered" if chi_perp < 1 else "chaotic"
-
-
-def depth(factor: float) -> float:
-    r"""Return $-1/\ln$ `factor`: over so many layers it multiplies to 1/e; infinite at 1 up to rounding.
-
-    >>> depth(1.0), depth(0.0), round(depth(2.718281828459045), 12)
-    (inf, 0.0, -1.0)
-    """
-    if abs(factor - 1) <= _NOISE:
-        return math.inf
-    return 0.0 if factor == 0 or math.isinf(factor) else -1 / math.log(factor)
 
 
 def _correlation(phi: Activation, sigma_w: float, q: float, chi_perp: float) -> tuple[float, float]:
@@ -226,7 +189,7 @@ def _correlation(phi: Activation, sigma_w: float, q: float, chi_perp: float) -> 
     """
     if q == 0:
         return 0.0, 1.0  # the limit of chi_perp q/q', where phi is linear on either side of 0
-    if not chi_perp > 1 + _NOISE:
+    if not chi_perp > 1 + NOISE:
         return 0.0, chi_perp
 
     def excess(log_x: np.ndarray) -> np.ndarray:
@@ -261,9 +224,29 @@ def _derivative(function: Callable[[np.ndarray], np.ndarray], x: float) -> float
     return float(_WEIGHTS @ (values - np.mean(values))) / _WIDTH
 
 
-# --- arrays of initializations, from tables ---
+# --- arrays of initializations ---
 
 
+# Of the traced function of all fixed points: a last axis of places, and of the ends of the basin.
+_SIGNATURE = "(),()->" + ",".join("(p,e)" if name == "basin" else "(p)" for name in FixedPoint._fields)
+_NUMBERS = ("q", "one_minus_c", "chi_par", "chi_perp", "slope", "xi_q", "xi_c", "xi_grad", "residual")
+_EMPTY = FixedPoint(
+    **dict.fromkeys(_NUMBERS, math.nan), stability="none", basin=(math.nan, math.nan), phase="none", converged=False
+)
+
+
+def _all_of_many(phi: Activation, sigma_w: np.ndarray, sigma_b: np.ndarray) -> FixedPoint:
+    """Return all fixed points of every initialization, with a first axis of places."""
+    shape, rows = sigma_w.shape, []
+    for w, b in zip(sigma_w.ravel().tolist(), sigma_b.ravel().tolist(), strict=True):
+        found = [_fixed_point(phi, w, b, length) for length in fixed_lengths(phi, w, b)]
+        rows.append(found + [_EMPTY] * (places(phi) - len(found)))
+    fields = zip(*(point for row in rows for point in row), strict=True)
+    arrays = [np.array(field).reshape(*shape, places(phi), *np.shape(field[0])) for field in fields]
+    return FixedPoint(*(np.moveaxis(array, len(shape), 0) for array in arrays))
+
+
+# From tables.
 def _many(phi: Activation, sigma_w: np.ndarray, sigma_b: np.ndarray, q0: np.ndarray) -> FixedPoint:
     shape = sigma_w.shape
     sigma_w, sigma_b, q0 = sigma_w.ravel(), sigma_b.ravel(), q0.ravel()
@@ -326,64 +309,4 @@ def _depths(factor: np.ndarray) -> np.ndarray:
     """Return -1/ln of every factor, as `depth` does for one."""
     with np.errstate(divide="ignore"):
         depths = -1 / np.log(factor)
-    return np.where(np.abs(factor - 1) <= 1e-13, np.inf, np.where(np.isinf(factor), 0.0, depths)) + 0.0
-
-
-# --- traced scalars ---
-
-
-def _traced(phi: Activation, sigma_w: Array, sigma_b: Array, q0: Array) -> tuple[Array, ...]:
-    """Return the fields of the fixed point reached from q0."""
-    limit, top, noise = moments(phi, 0.0), scan(phi)[-1][1], noise_of(q0)
-    ends = reached_length(length_table(phi), sigma_w, sigma_b, q0)
-    dead = (
-        ends.falls & (sigma_b == 0) & (sigma_w**2 * limit.slope_second.value <= 1 + noise) & (limit.second.value < TINY)
-    )
-
-    def choose(there: Any, dead_value: Any, infinite: Any) -> Array:
-        return jnp.where(dead, dead_value, jnp.where(ends.rises, infinite, there))
-
-    chi_par, chi_perp = (
-        choose(there, _times(sigma_w, low.value), _times(sigma_w, high.value))
-        for there, low, high in (
-            (ends.chi_par, limit.length_slope, top.length_slope),
-            (ends.chi_perp, limit.slope_second, top.slope_second),
-        )
-    )
-    chaotic = ends.known & (chi_perp > 1 + noise)
-    correlations = chaotic_correlations(phi)
-    if correlations is None:
-        one_minus_c = fixed_slope = jnp.full_like(q0, jnp.nan)
-    else:
-        one_minus_c, fixed_slope = reached_correlation(correlations, jnp.log(ends.q), 2 * jnp.log(sigma_w))
-    one_minus_c = jnp.where(chaotic, one_minus_c, choose(0.0, 0.0, jnp.nan))
-    slope = jnp.where(chaotic, fixed_slope, choose(chi_perp, 1.0, jnp.nan))
-    neutral = ~(ends.known | ends.falls | ends.rises) & (sigma_b == 0) & (jnp.abs(chi_par - 1) <= noise)
-    phase = jnp.where(chi_perp < 1, PHASES.index("ordered"), PHASES.index("chaotic"))
-    phase = choose(phase, PHASES.index("collapsing"), PHASES.index("diverging"))
-    edge = ~ends.rises & (jnp.abs(chi_perp - 1) <= max(_EDGE, noise))
-    phase = jnp.where(edge, PHASES.index("edge"), phase)
-    return FixedPoint(
-        q=choose(ends.q, 0.0, jnp.inf),
-        one_minus_c=one_minus_c,
-        chi_par=chi_par,
-        chi_perp=chi_perp,
-        slope=slope,
-        xi_q=_traced_depth(jnp.abs(chi_par)),
-        xi_c=_traced_depth(slope),
-        xi_grad=_traced_depth(chi_perp),
-        stability=jnp.where(neutral, STABILITIES.index("neutral"), choose(2, 2, 0)).astype(jnp.int32),
-        basin=jnp.full_like(q0, jnp.nan),
-        phase=jnp.where(neutral, PHASES.index("scale-invariant"), phase).astype(jnp.int32),
-        residual=choose(ends.residual, 0.0, jnp.inf),
-        converged=(ends.known & ~(chaotic & jnp.isnan(one_minus_c))) | dead | neutral,
-    )
-
-
-def _times(sigma_w: Array, moment: float) -> Array:
-    return jnp.where(sigma_w == 0, 0.0, sigma_w**2 * moment)
-
-
-def _traced_depth(factor: Array) -> Array:
-    depth = jnp.where(jnp.isinf(factor), 0.0, -1 / jnp.log(factor))
-    return jnp.where(jnp.abs(factor - 1) <= max(_NOISE, float(jnp.finfo(factor.dtype).eps)), jnp.inf, depth)
+    return np.where(np.abs(factor - 1) <= NOISE, np.inf, np.where(np.isinf(factor), 0.0, depths)) + 0.0

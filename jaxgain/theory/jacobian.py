@@ -11,11 +11,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jax.core import Tracer
 
 from jaxgain.activations import Activation, activation
 from jaxgain.theory.fixed_points import fixed_point
-from jaxgain.theory.meanfield import Init
+from jaxgain.theory.meanfield import Init, one_init
 from jaxgain.theory.panels import WEIGHTS_HIGH, mesh, nodes, resolve, tabulate
 from jaxgain.theory.quadrature import moments
 
@@ -28,8 +27,8 @@ DISTRIBUTIONS = ("normal", "orthogonal")
 def jacobian_spectrum(
     phi: "str | Activation | Callable[..., Any]",
     init: Init,
-    depth: int,
     *,
+    depth: int,
     distribution: str = "normal",
     second_moment: float | None = None,
 ) -> "xarray.Dataset":
@@ -50,7 +49,7 @@ def jacobian_spectrum(
     Raises `ValueError` and `TypeError` for settings that are none, where phi jumps, as the slope of a jump is no
     number, and where the length vanishes within the depth or diverges.
 
-    >>> spectrum = jacobian_spectrum("identity", Init(1.0), 3)
+    >>> spectrum = jacobian_spectrum("identity", Init(1.0), depth=3)
     >>> float(spectrum.relative_variance[-1]), round(float(2 * spectrum.log_largest_singular_value[-1]), 9)
     (3.0, 2.249340578)
     >>> round(math.log(4**4 / 3**3), 9)  # Fuss-Catalan: (L + 1)^(L + 1) / L^L
@@ -90,8 +89,7 @@ def _log(x: float) -> float:
 
 
 def _lengths(phi: Activation, init: Init, depth: int, second_moment: float | None) -> list[float]:
-    if np.ndim(init.sigma_w) or np.ndim(init.sigma_b) or isinstance(init.sigma_w + init.sigma_b, Tracer):
-        raise ValueError(f"a spectrum is that of one initialization of numbers, got {init!r}")
+    sigma_w, sigma_b = one_init(init, "a spectrum is that")
     if second_moment is None:
         q = fixed_point(phi, init).q
         if not math.isfinite(q):
@@ -101,7 +99,7 @@ def _lengths(phi: Activation, init: Init, depth: int, second_moment: float | Non
         raise ValueError(f"second_moment must be finite and positive, a mean square, got {second_moment!r}")
     lengths, second = [], float(second_moment)
     for layer in range(1, depth + 1):
-        q = float(init.sigma_w) ** 2 * second + float(init.sigma_b) ** 2
+        q = sigma_w**2 * second + sigma_b**2
         if not 1e-290 < q < 1e290:
             raise ValueError(f"the length of layer {layer} is {q:g}; choose fewer layers or another init")
         lengths.append(q)

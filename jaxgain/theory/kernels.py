@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jax.core import Tracer
 
 from jaxgain.activations import Activation, activation
 from jaxgain.theory.finite import check_finite
-from jaxgain.theory.meanfield import Init
+from jaxgain.theory.meanfield import Init, one_init
 from jaxgain.theory.pairs import separations
 from jaxgain.theory.panels import resolve
 from jaxgain.theory.quadrature import moments
@@ -24,14 +23,15 @@ if TYPE_CHECKING:
     import xarray
 
 PARAMETERIZATIONS = ("ntk", "standard")
+_WHAT = "kernels over depth are those"
 
 
 def nngp(
     phi: "str | Activation | Callable[..., Any]",
     init: Init,
+    *,
     depth: int,
     correlation: Any,
-    *,
     inputs: int = 2,
     second_moment: float = 1.0,
 ) -> "xarray.Dataset":
@@ -49,7 +49,7 @@ def nngp(
     Raises `ValueError` and `TypeError` on correlations and sizes that are none, on lengths that vanish or overflow,
     and where phi is not finite or has no finite expectation.
 
-    >>> kernel = nngp("relu", Init(2**0.5), 2, correlation=0.0)
+    >>> kernel = nngp("relu", Init(2**0.5), depth=2, correlation=0.0)
     >>> round(float(kernel.kernel[-1]), 12) == round(2 / np.pi, 12)  # arc-cosine kernel of degree 1
     True
     """
@@ -60,9 +60,9 @@ def nngp(
 def ntk(
     phi: "str | Activation | Callable[..., Any]",
     init: Init,
+    *,
     depth: int,
     correlation: Any,
-    *,
     parameterization: str = "ntk",
     width: int | None = None,
     input_width: int | None = None,
@@ -86,7 +86,7 @@ def ntk(
     Raises as `nngp`, and `ValueError` where phi jumps, as nothing is learned through a jump, or where the standard
     parameterization has no width.
 
-    >>> kernel = ntk("relu", Init(2**0.5), 2, correlation=0.0)
+    >>> kernel = ntk("relu", Init(2**0.5), depth=2, correlation=0.0)
     >>> round(float(kernel.diagonal[-1]), 12), round(float(kernel.kernel[-1]), 12) == round(2 / np.pi, 12)
     (4.0, True)
     """
@@ -98,8 +98,9 @@ def ntk(
     if standard and width is None:
         raise ValueError("the kernel in the standard parameterization is proportional to the width: give width")
     widths = [_count("width", n, "counts neurons") for n in (input_width or width, width)] if standard else []
-    of_weights = (lambda layer: float(widths[min(layer, 1)])) if standard else (lambda _: float(init.sigma_w) ** 2)
-    of_biases = float(biases) if standard else float(init.sigma_b) ** 2
+    sigma_w, sigma_b = one_init(init, _WHAT)
+    of_weights = (lambda layer: float(widths[min(layer, 1)])) if standard else (lambda _: sigma_w**2)
+    of_biases = float(biases) if standard else sigma_b**2
     if resolve(activation(phi)).jumps:
         raise ValueError(f"{activation(phi).name} jumps, and nothing is learned through a jump: its NTK is infinite")
     layers = _layers(phi, init, depth, correlation, second_moment)
@@ -124,7 +125,7 @@ class Layer(NamedTuple):
 def _layers(phi: Any, init: Init, depth: int, correlation: Any, second_moment: Any) -> Iterator[Layer]:
     phi = resolve(activation(phi))
     check_finite(phi)
-    sigma_w, sigma_b = _numbers(init)
+    sigma_w, sigma_b = one_init(init, _WHAT)
     depth = _count("depth", depth, "counts the weight layers")
     if not (isinstance(second_moment, int | float | np.number) and 0 < second_moment < math.inf):
         raise ValueError(f"second_moment must be finite and positive, a mean square, got {second_moment!r}")
@@ -200,12 +201,6 @@ def _dataset(
 
 
 # What is asked for
-
-
-def _numbers(init: Init) -> tuple[float, float]:
-    if np.ndim(init.sigma_w) or np.ndim(init.sigma_b) or isinstance(init.sigma_w + init.sigma_b, Tracer):
-        raise ValueError(f"kernels over depth are those of one initialization of numbers, got {init!r}")
-    return float(init.sigma_w), float(init.sigma_b)
 
 
 def _count(name: str, given: Any, why: str) -> int:

@@ -49,6 +49,18 @@ def scan(phi: Activation) -> tuple[tuple[float, Moments], ...]:
     As far up as they are known. Between two of these lengths chi_par is monotonic, so that q' - q has no more
     extrema than chi_par - 1 changes its sign: GELU's critical point is missed otherwise.
     """
+    return tuple(sorted([*_along(phi), *((q, moments(phi, q)) for q in bends(phi))]))
+
+
+@functools.lru_cache(maxsize=512)
+def bends(phi: Activation) -> tuple[float, ...]:
+    """Return the lengths at which dE phi^2/dq is largest or smallest, from small to large."""
+    slopes = [(q, m.length_slope) for q, m in _along(phi)]
+    return tuple(extrema(slopes, lambda q: moments(phi, q).length_slope.value))
+
+
+@functools.lru_cache(maxsize=512)
+def _along(phi: Activation) -> tuple[tuple[float, Moments], ...]:
     found = []
     for q in _LENGTHS:
         try:
@@ -58,9 +70,7 @@ def scan(phi: Activation) -> tuple[tuple[float, Moments], ...]:
         if q > _LARGE and m.second.error > 1e-9 * m.second.value:
             break
         found.append((q, m))
-    slopes = [(q, m.length_slope) for q, m in found]
-    bends = extrema(slopes, lambda q: moments(phi, q).length_slope.value)
-    return tuple(sorted([*found, *((q, moments(phi, q)) for q in bends)]))
+    return tuple(found)
 
 
 def extrema(points: Sequence[tuple[float, Expectation]], function: Callable[[float], float]) -> list[float]:

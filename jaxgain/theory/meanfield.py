@@ -56,11 +56,11 @@ class Init:
                 raise ValueError(f"{name} must be at most 3.4e38, the largest number of float32, got {value!r}")
 
 
-def _unflatten(_: None, leaves: Any) -> Init:
-    # Past the constructor: what jax puts into a tree (tracers, placeholders, results) is not for it to judge.
+def unchecked_init(sigma_w: Any, sigma_b: Any) -> Init:
+    """Return an `Init` of results, which may be NaN where there is none."""
     init = object.__new__(Init)
-    object.__setattr__(init, "sigma_w", leaves[0])
-    object.__setattr__(init, "sigma_b", leaves[1])
+    object.__setattr__(init, "sigma_w", sigma_w)
+    object.__setattr__(init, "sigma_b", sigma_b)
     return init
 
 
@@ -73,8 +73,25 @@ jax.tree_util.register_pytree_with_keys(
         ),
         None,
     ),
-    _unflatten,
+    # Past the constructor: what jax puts into a tree (tracers, placeholders, results) is not for it to judge.
+    lambda _, leaves: unchecked_init(*leaves),
 )
+
+
+def check_init(init: Any) -> None:
+    """Raise `TypeError`, saying what to write, unless `init` is an `Init`."""
+    if isinstance(init, Init):
+        return
+    written = f"Init({init!r})" if isinstance(init, int | float | np.number) else "Init(sigma_w, sigma_b)"
+    raise TypeError(f"init must be an Init, got {init!r}; write {written}")
+
+
+def one_init(init: Any, what: str) -> tuple[float, float]:
+    """Return `sigma_w` and `sigma_b`; raise `ValueError`, beginning with `what`, unless they are two numbers."""
+    check_init(init)
+    if np.ndim(init.sigma_w) or np.ndim(init.sigma_b) or isinstance(init.sigma_w + init.sigma_b, Tracer):
+        raise ValueError(f"{what} of one initialization of numbers, got {init!r}")
+    return float(init.sigma_w), float(init.sigma_b)
 
 
 def length_map(phi: "str | Activation | Callable[..., Any]", init: Init, q: Any) -> Any:
@@ -148,6 +165,7 @@ def decorrelation_map(phi: "str | Activation | Callable[..., Any]", init: Init, 
     1.0
     """
     phi = resolve(activation(phi))
+    check_init(init)
 
     def traced(sigma_w: Any, sigma_b: Any, one_minus_c: Any, q: Any) -> Any:
         length = sigma_w**2 * traced_moments(phi, q).second.value + sigma_b**2
@@ -163,6 +181,7 @@ def decorrelation_map(phi: "str | Activation | Callable[..., Any]", init: Init, 
 
 def _map(formula: Callable[[Moments, Any, Any], Any], phi: Any, init: Init, q: Any) -> Any:
     phi = resolve(activation(phi))
+    check_init(init)
     return _broadcast(
         lambda sigma_w, sigma_b, q: formula(traced_moments(phi, q), sigma_w, sigma_b),
         lambda sigma_w, sigma_b, q: formula(_checked(phi, q), sigma_w, sigma_b),

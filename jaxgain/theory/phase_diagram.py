@@ -4,49 +4,136 @@ What `fixed_point` finds at one initialization, from tables of the activation's 
 cannot tell, as where rounding decides, `fixed_point` itself.
 """
 
+import contextlib
+import hashlib
+import json
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+import jaxgain
 from jaxgain.activations import Activation, activation
+from jaxgain.runs.files import is_ours, load_dataset, save_dataset, saved_attributes
+from jaxgain.runs.job import Ranges, Report, is_complete, missing_of, open_job
+from jaxgain.runs.parts import Damaged, Piece
 from jaxgain.theory.fixed_points import PHASES, fixed_point
 from jaxgain.theory.meanfield import Init
 
 if TYPE_CHECKING:
     import xarray
 
+POINTS = 40_000  # that are computed together
+MARK = "phase_diagram"  # the attribute of a saved diagram with its settings
+
 
 def phase_diagram(
-    phi: "str | Activation | Callable[..., Any]", sigma_w: Any = None, sigma_b: Any = None, *, q0: float = 1.0
+    phi: "str | Activation | Callable[..., Any]",
+    sigma_w: Any = None,
+    sigma_b: Any = None,
+    *,
+    q0: float = 1.0,
+    folder: str | Path | None = None,
+    overwrite: bool = False,
+    report: Report | None = None,
 ) -> "xarray.Dataset":
     r"""Return the fixed point reached from q0 on the grid of `sigma_w` and `sigma_b`, by default 64 x 64.
 
     Variables over (sigma_w, sigma_b): `q`, `c`, `one_minus_c`, `slope`, `chi_par`, `chi_perp`, `xi_q`, `xi_c`,
     `xi_grad`, `stable`, `converged` and `phase`, each as in `FixedPoint`.
 
-    Raises `ValueError` on scales that are negative or not finite, on a q0 that is not positive, and where phi is
-    not finite or has no finite expectation.
+    In a `folder` the dataset becomes `phase_diagram.nc`, and the same call goes on where one before it was stopped;
+    `overwrite` replaces a diagram of other settings there, and `report(sentence)` hears what was found. Rows of about
+    40,000 points are computed together, with or without a folder.
+
+    Raises `ValueError` on scales that are negative or not finite, on a q0 that is not positive, where phi is not
+    finite or has no finite expectation, and where the folder holds a diagram of other settings or another process is
+    at work in it; `OSError` when it cannot be written.
 
     >>> diagram = phase_diagram("tanh", sigma_w=[0.5, 2.5], sigma_b=[0.3])
     >>> diagram.phase.values.ravel().tolist(), round(float(diagram.c[1, 0]), 9)
     (['ordered', 'chaotic'], 0.122103747)
     """
-    import xarray
-
     phi = activation(phi)
-    axes = [
-        _axis("sigma_w", sigma_w, np.linspace(0.0, 4.0, 64)),
-        _axis("sigma_b", sigma_b, np.linspace(0.0, 2.0, 64)),
-    ]
+    across = _axis("sigma_w", sigma_w, np.linspace(0.0, 4.0, 64))
+    up = _axis("sigma_b", sigma_b, np.linspace(0.0, 2.0, 64))
     if not (isinstance(q0, int | float | np.number) and math.isfinite(q0) and q0 > 0):
         raise ValueError(f"the first length q0 must be positive and finite, got {q0!r}")
-    point = fixed_point(phi, Init(*np.meshgrid(*axes, indexing="ij")), q0)
+    grid = Grid(phi, across, up, float(q0))
+    if folder is not None:
+        return _in_folder(grid, Path(folder), overwrite, report or (lambda sentence: None))
+    return _labelled(grid, [piece for piece, _ in _compute(grid, missing_of([], len(grid.sigma_w), grid.rows))])
+
+
+class Grid(NamedTuple):
+    """What a diagram is of."""
+
+    phi: Activation
+    sigma_w: np.ndarray
+    sigma_b: np.ndarray
+    q0: float
+
+    @property
+    def rows(self) -> int:
+        """Values of sigma_w that are computed together."""
+        return max(1, POINTS // len(self.sigma_b))
+
+    def settings(self) -> dict[str, Any]:
+        """All that the numbers depend on; of a function of the user's, what it computes."""
+        import jax
+
+        values = np.asarray(self.phi(np.linspace(-8.0, 8.0, 257)), np.float32)
+        phi = {"activation": self.phi.name, "values": hashlib.sha256(values.tobytes()).hexdigest()[:8]}
+        axes = {"sigma_w": self.sigma_w.tolist(), "sigma_b": self.sigma_b.tolist()}
+        versions = {"jaxgain": jaxgain.__version__, "jax": jax.__version__}
+        return {**phi, **axes, "q0": self.q0, "versions": versions}
+
+
+def _compute(grid: Grid, ranges: Ranges) -> Iterator[tuple[Piece, float]]:
+    """The fixed points of some rows, with the seconds that they took."""
+    for start, stop in ranges:
+        before = time.perf_counter()
+        scales = np.meshgrid(grid.sigma_w[start:stop], grid.sigma_b, indexing="ij")
+        point = fixed_point(grid.phi, Init(*scales), grid.q0)
+        found = {name: np.asarray(getattr(point, name)) for name in _ABOUT}
+        yield Piece(start, stop, found | {"phase": found["phase"].astype(_PHASE)}), time.perf_counter() - before
+
+
+def _in_folder(grid: Grid, folder: Path, overwrite: bool, report: Report) -> "xarray.Dataset":
+    path, parts, settings = folder / "phase_diagram.nc", folder / "phase_diagram.parts", grid.settings()
+    ours = is_ours(path, MARK, "a phase diagram")
+    if ours and not overwrite:
+        there = json.loads(saved_attributes(path)[MARK])
+        if is_complete(path, parts, there, settings, "phase diagram", report):
+            return load_dataset(path)
+    with open_job(parts, settings, len(grid.sigma_w), grid.rows, report=report, overwrite=overwrite) as job:
+        pieces = None
+        while pieces is None:
+            for piece, seconds in _compute(grid, job.missing()):
+                job.add(piece, seconds)
+            with contextlib.suppress(Damaged):  # and then what was damaged is missing
+                pieces = list(job.pieces())
+        save_dataset(_labelled(grid, pieces).assign_attrs({MARK: json.dumps(settings)}), path)
+        job.remove()
+    return load_dataset(path)
+
+
+def _labelled(grid: Grid, pieces: Sequence[Piece]) -> "xarray.Dataset":
+    import xarray
+
+    pieces = sorted(pieces, key=lambda piece: piece.start)
+    found = {name: np.concatenate([piece.arrays[name] for piece in pieces]) for name in _ABOUT}
     return xarray.Dataset(
-        {name: (("sigma_w", "sigma_b"), getattr(point, name), about) for name, about in _ABOUT.items()},
-        coords={"sigma_w": axes[0], "sigma_b": axes[1]},
-        attrs={"activation": phi.name, "q0": q0, "description": "fixed point of the length map reached from q0"},
+        {name: (("sigma_w", "sigma_b"), found[name], about) for name, about in _ABOUT.items()},
+        coords={"sigma_w": grid.sigma_w, "sigma_b": grid.sigma_b},
+        attrs={
+            "activation": grid.phi.name,
+            "q0": grid.q0,
+            "description": "fixed point of the length map reached from q0",
+        },
     )
 
 
@@ -64,6 +151,9 @@ _ABOUT = {
     "converged": {"long_name": "converged", "description": "the length reaches q"},
     "phase": {"long_name": "phase", "description": ", ".join(PHASES)},
 }
+
+
+_PHASE = np.array(PHASES).dtype
 
 
 def _axis(name: str, values: Any, default: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from jaxgain.theory.finite_width import NoLength, count, number
 from jaxgain.theory.fixed_points import FixedPoint, fixed_point, fixed_points
 from jaxgain.theory.fluctuations import fluctuations
 from jaxgain.theory.lengths import next_length
-from jaxgain.theory.meanfield import Init, decorrelation_map, length_map
+from jaxgain.theory.meanfield import Init, decorrelation_map, length_map, one_init
 from jaxgain.theory.panels import resolve
 from jaxgain.theory.phase_diagram import phase_diagram
 from jaxgain.theory.quadrature import NotFinite, moments
@@ -63,7 +63,7 @@ def portrait(
     if not -1 <= input_correlation <= 1:
         raise ValueError(f"input_correlation must be between -1 and 1, got {input_correlation!r}; it is a cosine")
     phi = resolve(activation(phi))
-    chosen = default_init(phi)[0] if init is None else init
+    chosen = Init(*one_init(default_init(phi)[0] if init is None else init, "a portrait is that"))
     points = fixed_points(phi, chosen)
     first = float(chosen.sigma_w) ** 2 + float(chosen.sigma_b) ** 2
     reached = fixed_point(phi, chosen, first)
@@ -114,7 +114,7 @@ def default_init(
     if sigma_w is not None:
         return Init(sigma_w, 0.0 if sigma_b is None else sigma_b), "as given"
     if sigma_b is not None:
-        point = edge_of_chaos(phi, sigma_b)
+        point = edge_of_chaos(phi, one_init(Init(0.0, sigma_b), "a point of the edge is that")[1])
         return point.init, f"edge of chaos at this sigma_b, where the length is {point.stability}"
     critical = critical_init(phi)
     if critical.init is None:

@@ -21,6 +21,7 @@ from jaxgain.theory.quadrature import Moments, NotFinite, moments
 _POINTS_T, _MATRIX_T = chebyshev(20)  # in t, on panels twice as long as the one before
 
 _LOWEST, _HIGHEST = 1e-12, 1e6
+_TINY = 1e-250  # what underflows has no logarithm
 
 
 class LengthTable(NamedTuple):
@@ -52,12 +53,16 @@ def length_table(phi: Activation) -> LengthTable:
     """
     low, panels, nodes = math.log(_LOWEST), [], []
     for i in range(math.ceil((math.log(_HIGHEST) - low) / WIDTH)):
-        u = low + WIDTH * (i + (1 + POINTS) / 2)
+        u = math.log(_LOWEST) + WIDTH * (i + (1 + POINTS) / 2)
         try:
             found = [(moments(phi, q), q) for q in np.exp(u).tolist()]
         except NotFinite:
-            break
-        if any(m.second.error > 1e-9 * m.second.value for m, _ in found):
+            found = []
+        known = bool(found) and all(m.second.error <= 1e-9 * m.second.value for m, _ in found)
+        if not nodes and not (known and all(m.second.value >= _TINY for m, _ in found)):
+            low += WIDTH  # phi is 0 around 0
+            continue
+        if not known:
             break
         panels.append([_logarithmic(m, q) for m, q in found])
         nodes.append(u)

@@ -19,6 +19,7 @@ from jaxgain.theory.outcomes import outcome_map
 KEY = jax.random.key(3)
 
 
+@pytest.mark.slow
 def test_a_linear_chain_multiplies_normals():
     found = sample_chain(KEY, "identity", Init(1.0), depth=20, networks=20_000)
     logs = found.log_gradient[:, -1].values
@@ -29,6 +30,7 @@ def test_a_linear_chain_multiplies_normals():
     np.testing.assert_allclose(np.log(np.abs(found.x)), found.log_gradient, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("phi", "scale"), [("tanh", 2.0), pytest.param("gelu", 1.0, marks=pytest.mark.slow)])
 def test_chains_are_networks_of_width_one(phi, scale):
     """The sampled engine has the input ±1 and weights n times as large."""
@@ -75,6 +77,7 @@ def test_chains_compile_and_batch_over_everything():
     assert run(jax.random.split(KEY, 4), jnp.arange(4.0), jnp.ones(4)).shape == (4,)
 
 
+@pytest.mark.slow
 def test_joint_law_has_the_marginal_of_its_weights():
     chains = sample_chain(KEY, "tanh", Init(1.0), depth=6, networks=20_000, scale=2.0)
     law = joint_law(chains, "w", layer=3, bins=21)
@@ -101,6 +104,7 @@ def assert_marginal(law, of, networks, sigma):
     assert (np.abs(marginal - p) < 4 * np.sqrt(p / (networks * h)))[inside].all()
 
 
+@pytest.mark.slow
 def test_single_tanh_chains_vanish_and_none_explodes_in_slopes():
     """Every slope of tanh is at most 1, so that their product only falls; n per layer at most for tanh(nx)."""
     setting = dict(scales=[1.0, 2.0, 4.0], depth=30, below=1e-6, above=1e6, networks=2000)

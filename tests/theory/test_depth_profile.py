@@ -251,6 +251,7 @@ def test_sampled_dropout_is_as_predicted(settings):
     assert max(map(abs, off.values())) < LIMIT, off
 
 
+@pytest.mark.slow
 def test_a_residual_network_of_real_matrices_is_as_predicted():
     random, width, depth, seeds = np.random.default_rng(0), 800, 5, 16
     found = []

@@ -159,14 +159,6 @@ def test_a_bias_that_is_negative_or_not_finite_is_refused(sigma_b):
         edge_of_chaos("tanh", sigma_b=sigma_b)
 
 
-@pytest.mark.parametrize("name", ["sigma_b", "sigma_w"])
-@pytest.mark.parametrize("find", [edge_of_chaos, edges_of_chaos])
-def test_an_edge_of_a_traced_scale_is_refused_in_one_sentence(find, name):
-    with pytest.raises(ValueError, match=f"one number, got a traced {name}; call this outside jit") as refused:
-        jax.jit(lambda scale: find("tanh", **{name: scale}))(1.1)
-    assert "\n" not in str(refused.value)
-
-
 @pytest.mark.parametrize("q", [[], np.array([])])
 def test_a_curve_of_no_lengths_is_refused(q):
     with pytest.raises(ValueError, match="q must hold at least one length, got none; leave it out"):
@@ -176,3 +168,71 @@ def test_a_curve_of_no_lengths_is_refused(q):
 def test_a_curve_of_traced_lengths_is_refused():
     with pytest.raises(ValueError, match="got a traced q; call this outside jit"):
         jax.jit(lambda q: edge_curve("tanh", q).sigma_w.values)(jnp.ones(2))
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu(0.2)", "identity"])
+def test_without_bias_every_length_of_what_is_linear_on_either_side_is_on_the_edge(name):
+    curve = edge_curve(name, np.logspace(-8, 6, 15))
+    assert (curve.sigma_b.values == 0.0).all()
+    assert set(curve.stability.values) == {"neutral"}
+
+
+def test_the_curve_of_what_is_linear_around_zero_has_no_bias_of_rounding():
+    curve = edge_curve("hard_tanh", [1e-8, 1e-4, 0.01, 0.1, 1.0])
+    assert curve.sigma_b.values[:2].tolist() == [0.0, 0.0]
+    assert (curve.sigma_b.values[3:] > 1e-3).all()
+    assert curve.stability.values.tolist()[::2] == ["neutral", "neutral", "stable"]
+    assert curve.stability.values.tolist()[3] == "stable"
+
+
+# --- a length ---
+
+
+def test_the_edge_at_a_length_is_that_of_its_curve():
+    curve = edge_curve("gelu", [1.0, 5.0])
+    for q in (1.0, 5.0):
+        found = edge_of_chaos("gelu", q=q)
+        assert (found.q, found.init.sigma_w, found.init.sigma_b) == (q, curve.sigma_w.sel(q=q), curve.sigma_b.sel(q=q))
+        assert found.stability == curve.stability.sel(q=q)
+
+
+@pytest.mark.parametrize(
+    ("phi", "q", "message"),
+    [
+        ("sigmoid", 1.0, "no edge of chaos with q = 1: .* is negative there"),
+        ("softplus", 1.0, "negative for every q"),
+        ("step", 1.0, "jumps"),
+        ("tanh", 0.0, "must be positive"),
+        ("tanh", np.array([1.0, -1.0]), "must be positive"),
+    ],
+)
+def test_a_length_without_an_edge_is_refused(phi, q, message):
+    with pytest.raises(ValueError, match=message):
+        edge_of_chaos(phi, q=q)
+
+
+def test_an_activation_that_is_zero_has_no_edge():
+    with pytest.raises(NoEdge, match="is 0: it has no edge of chaos"):
+        edge_of_chaos(lambda x: 0 * x, sigma_b=0.3)
+
+
+# --- arrays ---
+
+
+def test_an_edge_of_arrays_is_that_of_each_number():
+    biases = np.array([[0.0, 0.2], [0.5, 1.0]])
+    found, every = edge_of_chaos("gelu", biases), edges_of_chaos("gelu", biases)
+    assert found.q.shape == (2, 2) and every.q.shape == (2, 2, 2)
+    for at in np.ndindex(2, 2):
+        one, all_of_one = edge_of_chaos("gelu", float(biases[at])), edges_of_chaos("gelu", float(biases[at]))
+        assert (found.init.sigma_w[at], found.q[at], found.stability[at]) == (one.init.sigma_w, one.q, one.stability)
+        q = every.q[(slice(None), *at)]
+        assert q[~np.isnan(q)].tolist() == [point.q for point in all_of_one]
+    assert found.stable.tolist() == [[False, False], [True, True]]
+
+
+def test_an_array_is_nan_where_there_is_no_edge():
+    found = edge_of_chaos("tanh", sigma_w=np.array([0.5, 1.5]))
+    assert np.isnan([found.q[0], found.init.sigma_w[0], found.init.sigma_b[0], found.chi_par[0]]).all()
+    assert found.stability.tolist() == ["none", "stable"]
+    assert np.isnan(edge_of_chaos("sigmoid", q=np.array([1.0, 60.0])).q).tolist() == [True, False]

@@ -238,11 +238,6 @@ def test_a_first_length_that_is_none_is_refused(q0):
         fixed_point("tanh", Init(1.0), q0=q0)
 
 
-def test_all_fixed_points_of_many_initializations_are_refused():
-    with pytest.raises(ValueError, match="fixed_point takes arrays"):
-        fixed_points("tanh", Init(np.array([1.0, 2.0])))
-
-
 # --- arrays, and traced values ---
 
 GRID = Init(np.array([0.0, 0.9, 1.0, 1.3, 1.5, 2.5, 4.0])[:, None], np.array([0.0, 0.3]))

@@ -174,6 +174,13 @@ def test_the_half_stable_point_is_not_valid_to_leading_order_below_width_1024():
     assert fluctuations("tanh", Init(5 / 3), width=256, depth=50, method="auto").method == "leading"
 
 
+@pytest.mark.parametrize(("width", "depth", "valid"), [(256, 20, 1), (64, 60, 0)])
+def test_integrated_results_are_valid_while_the_gradient_is_not_aligned_with_the_signal(width, depth, valid):
+    found = fluctuations("gelu", critical_init("gelu").init, width=width, depth=depth, method="integrated")
+    assert found.valid == valid
+    assert (found.alignment < 0.1) == bool(valid)
+
+
 # --- sampled networks ---
 
 QUICK = [

@@ -15,7 +15,9 @@ L = np.arange(1, 61)
 
 
 def largest(phi, init, depth, distribution):
-    return 2 * jacobian_spectrum(phi, init, depth, distribution=distribution).log_largest_singular_value.values[1:]
+    return (
+        2 * jacobian_spectrum(phi, init, depth=depth, distribution=distribution).log_largest_singular_value.values[1:]
+    )
 
 
 def test_linear_normal_networks_have_the_fuss_catalan_edge():
@@ -24,7 +26,7 @@ def test_linear_normal_networks_have_the_fuss_catalan_edge():
 
 
 def test_linear_orthogonal_networks_are_isometries():
-    spectrum = jacobian_spectrum("identity", Init(1.0), 60, distribution="orthogonal")
+    spectrum = jacobian_spectrum("identity", Init(1.0), depth=60, distribution="orthogonal")
     for name in ("log_jacobian_second_moment", "relative_variance", "log_largest_singular_value"):
         np.testing.assert_allclose(spectrum[name], 0, atol=1e-12)
 
@@ -54,7 +56,7 @@ def test_tanh_on_the_edge_of_chaos_has_the_reference_spread(w2, spread):
     if w2 == 1.05:
         assert init.sigma_b**2 == pytest.approx(2.0105213e-5, rel=1e-7)
     for distribution, more in (("orthogonal", 0), ("normal", 1)):
-        spectrum = jacobian_spectrum("tanh", init, 5, distribution=distribution)
+        spectrum = jacobian_spectrum("tanh", init, depth=5, distribution=distribution)
         np.testing.assert_allclose(spectrum.relative_variance, (spread + more) * np.arange(6), rtol=1e-10)
         np.testing.assert_allclose(spectrum.log_jacobian_second_moment, 0, atol=1e-9)
 
@@ -70,8 +72,8 @@ def edge_length(w2):
 
 def test_the_edge_of_chaos_keeps_the_mean_and_lengths_may_be_the_recursion_s_own():
     init = edge_of_chaos("gelu", sigma_b=0.6).init
-    np.testing.assert_allclose(jacobian_spectrum("gelu", init, 4).log_jacobian_second_moment, 0, atol=1e-8)
-    spectrum = jacobian_spectrum("gelu", init, 2, second_moment=3.0)
+    np.testing.assert_allclose(jacobian_spectrum("gelu", init, depth=4).log_jacobian_second_moment, 0, atol=1e-8)
+    spectrum = jacobian_spectrum("gelu", init, depth=2, second_moment=3.0)
     q = init.sigma_w**2 * 3 + init.sigma_b**2
     means = [chi_perp("gelu", init, q), chi_perp("gelu", init, length_map("gelu", init, q))]
     np.testing.assert_allclose(np.diff(spectrum.log_jacobian_second_moment), np.log(means), rtol=1e-12)
@@ -84,7 +86,7 @@ def test_a_normal_layer_s_edge_is_that_of_its_companion_equation():
     x = slopes.supremum * slopes.y
     w = slopes.supremum * (1 + np.logspace(-3, 2, 20_001))
     values = [each * (1 + slopes.weight @ (x / (each - x))) for each in w[6000:14_000:4]]
-    spectrum = jacobian_spectrum(phi, Init(1.0), 1, second_moment=q)
+    spectrum = jacobian_spectrum(phi, Init(1.0), depth=1, second_moment=q)
     assert 2 * float(spectrum.log_largest_singular_value[1]) == pytest.approx(math.log(min(values)), abs=1e-6)
 
 
@@ -105,6 +107,7 @@ def product_statistics(distribution, init, q, depth, n, seeds):
     return np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / seeds**0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distribution", ["normal", "orthogonal"])
 def test_products_of_real_matrices_have_the_moments_and_the_edge(distribution):
     depth, init = 3, Init(1.3, 0.3)
@@ -112,7 +115,7 @@ def test_products_of_real_matrices_have_the_moments_and_the_edge(distribution):
     small, large = 40, 120
     (*_, edge_small), (*_, error_small) = product_statistics(distribution, init, q, depth, small, 160)
     (mean, spread, edge), error = product_statistics(distribution, init, q, depth, large, 30)
-    spectrum = jacobian_spectrum("tanh", init, depth, distribution=distribution).isel(layer=-1)
+    spectrum = jacobian_spectrum("tanh", init, depth=depth, distribution=distribution).isel(layer=-1)
     # Moments are off by order depth/n.
     assert abs(mean - float(spectrum.log_jacobian_second_moment)) < 4 * error[0] + 2 * depth / large
     assert abs(spread - float(spectrum.relative_variance)) < 4 * error[1] + 4 * depth / large
@@ -126,13 +129,13 @@ def test_products_of_real_matrices_have_the_moments_and_the_edge(distribution):
 
 
 def test_unbounded_slopes_have_no_largest_singular_value():
-    spectrum = jacobian_spectrum("relu_squared", Init(0.5), 3, second_moment=1.0)
+    spectrum = jacobian_spectrum("relu_squared", Init(0.5), depth=3, second_moment=1.0)
     assert np.isposinf(spectrum.log_largest_singular_value[1:]).all()
     assert np.isfinite(spectrum.relative_variance).all()
 
 
 def test_a_collapsed_length_is_a_linear_network():
-    spectrum = jacobian_spectrum("tanh", Init(1.0), 10)
+    spectrum = jacobian_spectrum("tanh", Init(1.0), depth=10)
     np.testing.assert_allclose(spectrum.relative_variance, np.arange(11), atol=1e-9)
 
 

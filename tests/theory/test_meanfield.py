@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxgain as jg
+from jaxgain.theory.chain import chain, sample_chain
 from jaxgain.theory.meanfield import (
     Init,
     chi_par,
@@ -178,3 +180,39 @@ def test_init_is_a_pytree_that_never_judges_what_jax_puts_in_it():
     batched = jax.vmap(lambda init: init.sigma_w + init.sigma_b)(Init(jnp.arange(3.0), jnp.ones(3)))
     assert batched.tolist() == [1.0, 2.0, 3.0]
     assert jax.tree_util.keystr(jax.tree_util.tree_flatten_with_path(Init(1.0))[0][0][0]) == ".sigma_w"
+
+
+# --- an initialization that is none ---
+
+
+@pytest.mark.parametrize(
+    ("init", "advice"),
+    [(1.5, r"got 1.5; write Init\(1.5\)"), ("he", r"got 'he'; write Init\(sigma_w, sigma_b\)")],
+)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda init: jg.length_map("tanh", init, 1.0),
+        lambda init: jg.chi_perp("tanh", init, 1.0),
+        lambda init: jg.chi_par("tanh", init, 1.0),
+        lambda init: jg.correlation_map("tanh", init, 0.5, 1.0),
+        lambda init: decorrelation_map("tanh", init, 0.5, 1.0),
+        lambda init: jg.fixed_point("tanh", init),
+        lambda init: jg.fixed_points("tanh", init),
+        lambda init: jg.dropout_fixed_point("tanh", init, dropout=0.1),
+        lambda init: jg.mean_field("tanh", init, depth=2),
+        lambda init: jg.nngp("tanh", init, depth=2, correlation=0.5),
+        lambda init: jg.ntk("tanh", init, depth=2, correlation=0.5),
+        lambda init: jg.jacobian_spectrum("tanh", init, depth=2),
+        lambda init: jg.fluctuations("tanh", init, width=100, depth=2),
+        lambda init: jg.vanishing_probability("tanh", init, width=100, depth=2, below=0.5),
+        lambda init: jg.exploding_probability("tanh", init, width=100, depth=2, above=0.5),
+        lambda init: jg.portrait("tanh", init),
+        lambda init: chain(jax.random.key(0), "tanh", init, depth=2),
+        lambda init: sample_chain(jax.random.key(0), "tanh", init, depth=2),
+        lambda init: jg.chain_probabilities(jax.random.key(0), "tanh", init, scales=[1.0], depth=2, below=0.1, above=2),
+    ],
+)
+def test_what_is_no_init_is_refused_in_one_sentence(call, init, advice):
+    with pytest.raises(TypeError, match=f"^init must be an Init, {advice}$"):
+        call(init)

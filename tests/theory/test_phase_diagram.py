@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from jaxgain.activations import activation
+from jaxgain.runs import job as job_module
+from jaxgain.theory import phase_diagram as phase_diagram_module
 from jaxgain.theory.edge import edge_of_chaos
 from jaxgain.theory.fixed_points import fixed_point
 from jaxgain.theory.meanfield import Init
@@ -124,3 +126,48 @@ def test_what_is_no_grid_is_refused(keywords, match):
 def test_what_has_no_expectation_has_no_diagram():
     with pytest.raises(ValueError, match="not finite"):
         phase_diagram(lambda x: jnp.exp(x * x))
+
+
+def test_a_diagram_in_a_folder_goes_on_where_it_was_stopped_with_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(phase_diagram_module, "POINTS", 4)
+    monkeypatch.setattr(job_module, "SECONDS_OF_PART", 0.0)
+    axes = {"sigma_w": [0.5, 1.0, 1.5, 2.5, 3.0], "sigma_b": [0.0, 0.3]}
+    whole, compute, rows = phase_diagram("tanh", **axes), phase_diagram_module._compute, []
+
+    def until(limit):
+        def some(grid, ranges):
+            for piece, seconds in compute(grid, ranges):
+                if len(rows) == limit:
+                    raise KeyboardInterrupt
+                rows.append(piece.start)
+                yield piece, seconds
+
+        return some
+
+    monkeypatch.setattr(phase_diagram_module, "_compute", until(2))
+    with pytest.raises(KeyboardInterrupt):
+        phase_diagram("tanh", **axes, folder=tmp_path)
+    assert rows == [0, 2] and [file.name for file in tmp_path.iterdir()] == ["phase_diagram.parts"]
+    with pytest.raises(ValueError, match="unfinished run of other settings"):
+        phase_diagram("erf", **axes, folder=tmp_path)
+    damaged = sorted((tmp_path / "phase_diagram.parts").glob("*.part"))[0]
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+
+    monkeypatch.setattr(phase_diagram_module, "_compute", until(99))
+    said = []
+    found = phase_diagram("tanh", **axes, folder=tmp_path, report=said.append)
+    assert rows == [0, 2, 0, 4] and f"{damaged} is damaged" in said[0]
+    for name in whole.data_vars:
+        np.testing.assert_array_equal(found[name].values, whole[name].values, strict=name != "phase")
+    assert [file.name for file in tmp_path.iterdir()] == ["phase_diagram.nc"]
+
+
+def test_a_complete_diagram_is_used_again_and_one_of_other_settings_is_not_replaced(tmp_path):
+    axes, said = {"sigma_w": [1.0, 2.0], "sigma_b": [0.1]}, []
+    first = phase_diagram(lambda x: jnp.tanh(x), **axes, folder=tmp_path)
+    assert phase_diagram(lambda x: jnp.tanh(x), **axes, folder=tmp_path, report=said.append).identical(first)
+    assert "is a complete phase diagram of these settings" in said[0]
+    with pytest.raises(ValueError, match=r"phase_diagram\.nc is a phase diagram of other settings \(values: "):
+        phase_diagram(lambda x: jnp.sin(x), **axes, folder=tmp_path)
+    replaced = phase_diagram("sin", **axes, folder=tmp_path, overwrite=True)
+    assert replaced.attrs["activation"] == "sin" and not replaced.equals(first)

@@ -1,6 +1,7 @@
 """The probability of vanishing against fractions of sampled networks, and exact laws of a layer."""
 
 import math
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +43,7 @@ def assert_fractions(phi, sigma_w, width, depth, networks):
         assert abs(p - level) < limit * math.sqrt(level * (1 - level) / networks), (level, p)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("phi", "sigma_w"), [RELU, TANH])
 def test_vanishing_probability_is_the_fraction_of_networks(phi, sigma_w):
     assert_fractions(phi, sigma_w, 256, 10, 2000)
@@ -54,13 +56,40 @@ def test_vanishing_probability_is_the_fraction_of_ten_thousand_networks(phi, sig
     assert_fractions(phi, sigma_w, width, depth, 10_000)
 
 
+ROW = r"^ +(relu|tanh), sigma_w = \S+ +(\d+) +(\d+) +([\d.]+) +([\d.]+) +([\d.]+)$"
+TABLE = re.findall(ROW, str(vanishing_probability.__doc__), re.MULTILINE)
+
+
+def test_the_table_of_the_docstring_is_read():
+    assert [row[:3] for row in TABLE] == [
+        ("relu", "256", "100"),
+        ("relu", "64", "100"),
+        ("relu", "16", "40"),
+        ("tanh", "256", "100"),
+        ("tanh", "16", "40"),
+    ]
+
+
 @pytest.mark.slow
-def test_vanishing_probability_fails_in_the_tail_of_narrow_networks():
-    """As its docstring says: 0.01 predicted, three times as much sampled."""
-    ratios = log_ratios(*RELU, 16, 40, 10_000)
-    below = math.exp(np.quantile(ratios, 0.034))
-    p = vanishing_probability("relu", Init(2**0.5), width=16, depth=40, below=below)
-    assert p < 0.034 / 2
+@pytest.mark.parametrize("row", TABLE, ids="-".join)
+def test_vanishing_probability_fails_outside_its_range_as_its_docstring_says(row):
+    """The printed fractions, of 10,000 networks and rounded to 0.001, against 10,000 other networks."""
+    phi, sigma_w = row[0], dict([RELU, TANH])[row[0]]
+    width, depth, networks = int(row[1]), int(row[2]), 10_000
+
+    def score(below):
+        return stats.norm.ppf(vanishing_probability(phi, Init(sigma_w), width=width, depth=depth, below=below))
+
+    # The score is linear in ln below.
+    at_one, at_half = score(1.0), score(0.5)
+    ratios = log_ratios(phi, sigma_w, width, depth, networks)
+    limit = stats.norm.isf(stats.norm.sf(3) / 15)  # of 15 numbers
+    for level, printed in zip((0.1, 0.01, 0.001), map(float, row[3:]), strict=True):
+        below = (stats.norm.ppf(level) - at_one) / (at_one - at_half) * math.log(2)
+        assert score(math.exp(below)) == pytest.approx(stats.norm.ppf(level), abs=1e-9)
+        fraction = (ratios < below).mean()
+        error = math.sqrt(2 * (printed + 1 / networks) / networks)
+        assert abs(fraction - printed) < limit * error + 0.0005, (level, fraction, printed)
 
 
 def test_vanishing_and_exploding_leave_nothing_out():
