@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxgain import initializers, nn
     from jaxgain.activations import ACTIVATIONS, activation
+    from jaxgain.figures.probe import draw_drift, draw_probe
+    from jaxgain.probing.calibrate import Calibrated, calibrate
+    from jaxgain.probing.monitor import Monitor, monitor
+    from jaxgain.probing.probe import probe
+    from jaxgain.probing.verdicts import Limits, Unhealthy, assert_healthy
     from jaxgain.propagation.config import SweepConfig
     from jaxgain.propagation.disagreement import disagreement
     from jaxgain.propagation.network import propagate
@@ -41,18 +46,26 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ACTIVATIONS",
+    "Calibrated",
     "Init",
+    "Limits",
+    "Monitor",
     "NoEdge",
     "NoSuchGain",
     "SweepConfig",
     "TrainConfig",
+    "Unhealthy",
     "activation",
+    "assert_healthy",
+    "calibrate",
     "chain_probabilities",
     "chi_par",
     "chi_perp",
     "correlation_map",
     "critical_init",
     "disagreement",
+    "draw_drift",
+    "draw_probe",
     "dropout_fixed_point",
     "edge_curve",
     "edge_of_chaos",
@@ -70,12 +83,14 @@ __all__ = [
     "joint_law",
     "length_map",
     "mean_field",
+    "monitor",
     "nn",
     "nngp",
     "ntk",
     "outcome_map",
     "phase_diagram",
     "portrait",
+    "probe",
     "propagate",
     "sample_chain",
     "solve_gain",
@@ -125,6 +140,16 @@ _HOME = {
     "exploding_probability": "jaxgain.theory.vanishing",
     "vanishing_probability": "jaxgain.theory.vanishing",
     "vanishing_fraction": "jaxgain.propagation.vanishing",
+    "probe": "jaxgain.probing.probe",
+    "calibrate": "jaxgain.probing.calibrate",
+    "Calibrated": "jaxgain.probing.calibrate",
+    "monitor": "jaxgain.probing.monitor",
+    "Monitor": "jaxgain.probing.monitor",
+    "draw_probe": "jaxgain.figures.probe",
+    "draw_drift": "jaxgain.figures.probe",
+    "assert_healthy": "jaxgain.probing.verdicts",
+    "Limits": "jaxgain.probing.verdicts",
+    "Unhealthy": "jaxgain.probing.verdicts",
     "TrainConfig": "jaxgain.training.config",
     "train": "jaxgain.training.train",
 }

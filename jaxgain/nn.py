@@ -5,6 +5,7 @@ compiles as fast as one of 3. Inputs are taken to have mean square 1.
 """
 
 from collections.abc import Callable
+from functools import partial
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -36,7 +37,8 @@ def layer_scales(phi: Phi, init: "str | float | Init | LayerScales" = "critical"
 
     `init` is a kind of gain (see `gain`), a number, an `Init`, or scales of one's own. Kinds and numbers are the gain
     of every layer. "critical" has $\sigma_w$ and $\sigma_b$ of `critical_init`, a first layer that brings the length
-    to the fixed length q where there is one, $q = \sigma_{w,1}^2 + \sigma_b^2$, and a readout of gain 1.
+    to the fixed length q where there is one, $q = \sigma_{w,1}^2 + \sigma_b^2$, and a readout of gain 1. Where every
+    length is kept, it is the gain of every layer: with ReLU the √2 of He et al. (2015).
 
     Raises `NoSuchGain`, with the reason, where there is no such gain, and `ValueError` as `gain` and `scaled`.
 
@@ -53,11 +55,10 @@ def layer_scales(phi: Phi, init: "str | float | Init | LayerScales" = "critical"
     if not isinstance(init, str):
         raise TypeError(f"init must be a kind of gain, a number, an Init or LayerScales, got {init!r}")
     sigma_w, sigma_b = scales(phi, init)
-    if init != "critical":
+    if init != "critical" or critical_init(phi).kind == "scale-invariant":
         return LayerScales(sigma_w, sigma_w, sigma_w, sigma_b)
     q = critical_init(phi).q
-    fixed = critical_init(phi).kind != "scale-invariant" and q > sigma_b**2
-    return LayerScales((q - sigma_b**2) ** 0.5 if fixed else sigma_w, sigma_w, 1.0, sigma_b)
+    return LayerScales((q - sigma_b**2) ** 0.5 if q > sigma_b**2 else sigma_w, sigma_w, 1.0, sigma_b)
 
 
 class MLP(nnx.Module):
@@ -91,20 +92,10 @@ class MLP(nnx.Module):
     ) -> None:
         check_sizes(in_features=in_features, width=width, depth=depth, out_features=out_features)
         self.phi = _activation(activation)
-        of = layer_scales(self.phi, init)
         types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
-
-        def layer(inputs: int, gain: Any, rngs: nnx.Rngs) -> nnx.Linear:
-            inits: dict[str, Any] = {
-                "kernel_init": scaled(gain, distribution=distribution),
-                "bias_init": bias(of.sigma_b),
-            }
-            return nnx.Linear(inputs, width, rngs=rngs, **inits, **types)
-
-        self.first = layer(in_features, of.first, rngs)
-        self.hidden = stacked(lambda rngs: layer(width, of.hidden, rngs), depth - 1, rngs)
-        readout: Any = scaled(of.readout, distribution=distribution)
-        self.readout = nnx.Linear(width, out_features, rngs=rngs, kernel_init=readout, **types)
+        sizes = (in_features, width, depth, out_features)
+        layers = _plain_layers(nnx.Linear, sizes, layer_scales(self.phi, init), distribution, types, rngs)
+        self.first, self.hidden, self.readout = layers
 
     def __call__(self, x: Array) -> Array:
         """Outputs (batch, out_features) of inputs (batch, in_features)."""
@@ -224,20 +215,11 @@ class ConvNet(nnx.Module):
     ) -> None:
         check_sizes(in_channels=in_channels, channels=channels, depth=depth, out_features=out_features)
         self.phi = _activation(activation)
-        of = layer_scales(self.phi, init)
         types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
-
-        def layer(inputs: int, gain: Any, rngs: nnx.Rngs) -> nnx.Conv:
-            inits: dict[str, Any] = {
-                "kernel_init": scaled(gain, distribution=distribution),
-                "bias_init": bias(of.sigma_b),
-            }
-            return nnx.Conv(inputs, channels, kernel_size, padding=padding, rngs=rngs, **inits, **types)
-
-        self.first = layer(in_channels, of.first, rngs)
-        self.hidden = stacked(lambda rngs: layer(channels, of.hidden, rngs), depth - 1, rngs)
-        readout: Any = scaled(of.readout, distribution=distribution)
-        self.readout = nnx.Linear(channels, out_features, rngs=rngs, kernel_init=readout, **types)
+        convolution = partial(nnx.Conv, kernel_size=kernel_size, padding=padding)
+        sizes = (in_channels, channels, depth, out_features)
+        layers = _plain_layers(convolution, sizes, layer_scales(self.phi, init), distribution, types, rngs)
+        self.first, self.hidden, self.readout = layers
 
     def __call__(self, x: Array) -> Array:
         """Outputs (batch, out_features) of inputs (batch, *places, in_channels)."""
@@ -247,6 +229,23 @@ class ConvNet(nnx.Module):
     def preactivations(self, x: Array) -> Array:
         """$z^1$ to $z^L$ of inputs (batch, *places, in_channels), shape (depth, batch, *places, channels)."""
         return through(lambda layer, z: layer(self.phi(z)), self.hidden, self.first(x))
+
+
+def _plain_layers(
+    layer: Callable[..., Any],
+    sizes: tuple[int, int, int, int],
+    of: LayerScales,
+    distribution: str,
+    types: dict[str, Any],
+    rngs: nnx.Rngs,
+) -> tuple[Any, Any, nnx.Linear]:
+    """First, hidden and readout layers of a plain network; `layer(inputs, outputs, …)` makes one of the former."""
+    inputs, width, depth, outputs = sizes
+    kernel: Callable[[Any], Any] = lambda gain: scaled(gain, distribution=distribution)
+    wide = partial(layer, out_features=width, bias_init=bias(of.sigma_b), **types)
+    first = wide(inputs, kernel_init=kernel(of.first), rngs=rngs)
+    hidden = stacked(lambda rngs: wide(width, kernel_init=kernel(of.hidden), rngs=rngs), depth - 1, rngs)
+    return first, hidden, nnx.Linear(width, outputs, kernel_init=kernel(of.readout), rngs=rngs, **types)
 
 
 def stacked(make: Callable[[nnx.Rngs], Any], count: int, rngs: nnx.Rngs) -> Any:

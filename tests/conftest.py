@@ -39,6 +39,22 @@ def shell():
     return run
 
 
+@pytest.fixture(scope="session")
+def stopping_after():
+    """A function of a number of chunks: a `progress` that stops a job like Ctrl-C after so many."""
+
+    def of_chunks(chunks):
+        left = iter(range(chunks))
+
+        def progress(*_):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+
+        return progress
+
+    return of_chunks
+
+
 @pytest.fixture
 def exponential_sweep():
     """A function that makes a sweep's dataset in which std and gradient are exact exponentials of depth."""
@@ -46,12 +62,11 @@ def exponential_sweep():
 
 
 def _exponential_sweep(*, std_rate=0.0, gradient_rate=0.0, jitter=0.0, seeds=4, depth=50, gains=(1.0, 1.5, 2.0)):
-    """Dataset of tanh and relu, 50 layers: std e^(std_rate l), gradient e^(gradient_rate (50 - l)), c = 0.5.
+    """Dataset of tanh and relu, `depth` layers: std e^(std_rate l), gradient e^(gradient_rate (depth - l)), c = 0.5.
 
     The seeds' gradient rates differ by `jitter` times -1.5, -0.5, 0.5, 1.5 and so on. The first gain is
     nobody's own, the second is tanh's forward gain, the last is relu's.
     """
-    depth = 50
     config = SweepConfig(activations=("tanh", "relu"), gains=("1:2:3", "forward"), depth=depth, seeds=seeds)
     layer, gain = np.arange(depth + 1), np.array(gains)
     names = np.full((2, len(gain)), "", dtype="<U20")

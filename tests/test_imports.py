@@ -17,7 +17,7 @@ FLOORS = (  # a file imports only from its own floor or from those before it
     "initializers",
     "nn",
     "training",
-    "probe",
+    "probing",
     "figures",
     "cli",
 )
@@ -85,7 +85,7 @@ def test_names_and_configs_import_neither_jax_nor_numpy_nor_xarray(program):
     assert not modules_after(program) & HEAVY
 
 
-@pytest.mark.parametrize("command", ["", "gain", "theory", "sweep", "train", "draw"])
+@pytest.mark.parametrize("command", ["", "gain", "theory", "sweep", "train", "probe", "draw", "status"])
 def test_help_imports_nothing_heavy(command):
     words = [command, "--help"] if command else ["--help"]
     # typeguard costs a tenth of a second, and tyro imports it for annotations such as tuple[str, ...]

@@ -121,8 +121,11 @@ LAYERS = {
 }
 
 
+LONG = ("grouped convolution", "depthwise convolution", "orthogonal convolution", "scanned", "stacked")
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in LAYERS])
 def test_a_layer_has_the_mean_square_that_it_was_promised(layer, dtype):
     z = LAYERS[layer](dtype)
     assert z.dtype == dtype
@@ -153,6 +156,7 @@ def test_orthogonal_kernels_are_orthogonal_from_all_that_enters_to_all_that_leav
     np.testing.assert_allclose(product, 4 * max(fan_in, fan_out) / fan_in * np.eye(min(kernel.shape)), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [3, 4])
 def test_a_delta_orthogonal_convolution_keeps_every_norm(size):
     kernel = scaled(1.0, distribution="delta_orthogonal")(KEY, (size, size, 16, 16))
@@ -161,11 +165,13 @@ def test_a_delta_orthogonal_convolution_keeps_every_norm(size):
     np.testing.assert_allclose(jnp.sum(z * z, -1), jnp.sum(x * x, -1), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_sparse_kernels_have_so_many_zeros():
     kernel = np.asarray(scaled(distribution="sparse", sparsity=0.75)(KEY, (400, 500)))
     assert np.mean(kernel == 0) == pytest.approx(0.75, abs=5 * (0.75 * 0.25 / kernel.size) ** 0.5)
 
 
+@pytest.mark.slow
 def test_independent_kernels_are_orthogonal_each():
     kernels = np.asarray(scaled(distribution="orthogonal", batch_axis=0)(KEY, (3, 20, 20)))
     np.testing.assert_allclose(
@@ -238,6 +244,7 @@ def test_activations_of_ones_own_have_initializers():
     np.testing.assert_allclose(ours, own, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scaling", "limit"), [("1/sqrt(L)", math.e), ("fixup", 1.0), ("zero", 1.0)])
 def test_branches_keep_a_residual_network_of_any_depth(scaling, limit):
     depth, width = 50, 400

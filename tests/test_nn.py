@@ -28,17 +28,20 @@ def test_a_critical_network_starts_at_its_fixed_length_and_stays_near_it(phi):
     assert np.all(np.abs(np.log10(found / q)) < 1)  # it drifts where the fixed length is half-stable
 
 
+@pytest.mark.slow
 def test_a_critical_relu_network_keeps_its_length():
     found = lengths(MLP(64, 1024, 20, 10, activation="relu", rngs=nnx.Rngs(0)), unit_inputs(64, 64))
     # the variance of its logarithm is 5/n per layer
     assert abs(np.log(found[-1] / 2)) < 5 * (5 * 20 / 1024) ** 0.5
 
 
+@pytest.mark.slow
 def test_a_gain_of_one_starves_a_deep_gelu_network():
     found = lengths(MLP(64, 256, 50, 10, activation="gelu", init=1.0, rngs=nnx.Rngs(0)), unit_inputs(16, 64))
     assert found[-1] < 1e-6
 
 
+@pytest.mark.slow
 def test_a_convolutional_network_keeps_its_length_with_circular_padding_and_loses_it_without():
     sizes = dict(in_channels=3, channels=64, depth=20, out_features=10, activation="relu")
     x = unit_inputs(8, 8, 8, 3)
@@ -55,6 +58,7 @@ def test_stacked_layers_are_independent_and_have_their_gain():
     assert np.abs(np.corrcoef(kernels.reshape(5, -1)) - np.eye(5)).max() < 5 / 200
 
 
+@pytest.mark.slow
 def test_the_scanned_network_is_the_network_layer_by_layer():
     model = MLP(10, 20, 4, 3, activation="gelu", rngs=nnx.Rngs(0))
     x = h = unit_inputs(5, 10)
@@ -71,6 +75,7 @@ def test_one_layer_has_no_hidden_ones():
     assert model(unit_inputs(5, 10)).shape == (5, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["layernorm", "rmsnorm", "none"])
 def test_residual_networks_grow_by_e_at_most(norm):
     model = ResidualMLP(64, 400, 50, 10, activation="relu", norm=norm, rngs=nnx.Rngs(0))
@@ -81,6 +86,7 @@ def test_residual_networks_grow_by_e_at_most(norm):
     assert h.shape == (51, 32, 400)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scaling", ["fixup", "zero"])
 def test_branches_that_end_in_zero_change_nothing_at_first(scaling):
     model = ResidualMLP(64, 40, 10, 3, scaling=scaling, norm="none", rngs=nnx.Rngs(0))
@@ -90,6 +96,7 @@ def test_branches_that_end_in_zero_change_nothing_at_first(scaling):
 
 def test_scales_are_those_of_the_kind():
     assert layer_scales("relu", "forward").hidden == gain("relu")
+    assert layer_scales("relu") == LayerScales(2**0.5, 2**0.5, 2**0.5, 0.0)  # He's: any length is kept
     assert layer_scales("relu", 0.5) == LayerScales(0.5, 0.5, 0.5, 0.0)
     assert layer_scales("relu", Init(1.5, 0.1)) == LayerScales(1.5, 1.5, 1.5, 0.1)
     own = LayerScales(1.0, 2.0, 3.0, 0.0)

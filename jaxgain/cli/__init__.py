@@ -11,14 +11,17 @@ COMMANDS = {
     "theory": "phases, fixed points, critical initialization and bands of an activation, and whether networks agree",
     "sweep": "many gains and seeds at once: signal and gradient per layer; a table, a dataset and a figure",
     "train": "short training runs over initializations, depths and learning rates: which of them learn",
+    "probe": "a model of yours: signal and gradient at every linear operation, and what to change",
     "draw": "the figure of a dataset that was saved before",
+    "status": "what of the runs in a folder is done, and what is missing",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; `arguments` are those of the process by default.
 
-    Exits with code 2, and one line on stderr, on bad input. Errors of the program itself are not caught.
+    Exits with code 2, and one line on stderr, on bad input, and with 130 after Ctrl-C. Errors of the program itself
+    are not caught.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -32,7 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         print(f"jaxgain {__version__}")
     elif first in COMMANDS:
-        import_module(f"jaxgain.cli.{first}").run(words[1:])
+        try:
+            import_module(f"jaxgain.cli.{first}").run(words[1:])
+        except KeyboardInterrupt:
+            print("jaxgain: stopped", file=sys.stderr)
+            raise SystemExit(130) from None
     else:
         from jaxgain.cli.arguments import refuse
 

@@ -8,11 +8,10 @@ from typing import Optional
 from tyro.conf import Positional
 
 from jaxgain.cli.arguments import parse, refuse, refusing
+from jaxgain.cli.results import MARKS
 from jaxgain.runs.files import load_dataset, output_folder, save_figure
 
 FORMATS = (".png", ".pdf", ".svg")
-# Which attribute a command's dataset has, and no other's.
-MARKS = {"sweep": "config_hash", "theory": "critical_kind", "train": "train_config_hash"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Draw:
     """What to draw, and where to."""
 
     dataset: Positional[Path]
-    """The file that jaxgain sweep, theory or train wrote: sweep.nc, theory.nc or train.nc."""
+    """The file that jaxgain sweep, theory, train or probe wrote: sweep.nc, theory.nc, train.nc or probe.nc."""
 
     out: Optional[Path] = None  # noqa: UP045 (the command line reads `| None` slowly)
     """The figure's file: .png, .pdf or .svg. By default the dataset's name with .png."""
@@ -35,19 +34,22 @@ def run(words: Sequence[str]) -> None:
     with refusing():
         dataset = load_dataset(arguments.dataset)
         output_folder(out.parent)
-    kinds = [kind for kind, mark in MARKS.items() if mark in dataset.attrs]
+    kinds = [kind for kind, (mark, _) in MARKS.items() if mark in dataset.attrs]
     if not kinds or (kinds[0] == "sweep" and not {"gain_name", "config"} <= {*dataset.coords, *dataset.attrs}):
         refuse(
             f"{arguments.dataset} is not a dataset of jaxgain; give the file sweep.nc that jaxgain sweep wrote, "
-            "theory.nc of jaxgain theory, or train.nc of jaxgain train"
+            "theory.nc of jaxgain theory, train.nc of jaxgain train, or probe.nc of jaxgain probe"
         )
     from matplotlib.figure import Figure
 
+    from jaxgain.figures.probe import draw_probe
     from jaxgain.figures.sweep import draw_sweep
     from jaxgain.figures.theory import draw_theory
     from jaxgain.figures.training import draw_training
 
     figure = Figure()
-    {"sweep": draw_sweep, "theory": draw_theory, "train": draw_training}[kinds[0]](figure, dataset)
+    draws = {"sweep": draw_sweep, "theory": draw_theory, "train": draw_training}
+    draws["probe"] = lambda figure, dataset: draw_probe(dataset, figure)
+    draws[kinds[0]](figure, dataset)
     save_figure(figure, out)
     print(f"Figure: {out}")

@@ -14,6 +14,7 @@ from jaxgain.propagation.summary import gains_to_show, in_rows, missing_bias, su
 COLUMNS = 100
 GAIN, EFOLD = 6, 6  # the widths of these columns
 MISSING = "–"
+MOST_ROWS, ROWS_OF_MANY = 100, 25  # gains of a table: up to how many all are shown, and how many of more
 FULL_REASONS = 3  # activations up to which a table of gains gives reasons in full
 STYLES = {
     "vanishes": "blue",
@@ -45,14 +46,28 @@ def sweep_tables(dataset: xarray.Dataset, *, all_gains: bool = False) -> Iterato
     yield _sweep_columns(middle, last, header=True)
     for activation in summary["activation"].values:
         table = _sweep_columns(middle, last, header=False)
-        for gain, name in gains_to_show(dataset, activation, all_gains=all_gains).items():
+        gains = gains_to_show(dataset, activation, all_gains=all_gains)
+        some = gains if all_gains or len(gains) <= MOST_ROWS else _evenly(gains, ROWS_OF_MANY)
+        for gain, name in some.items():
             table.add_row(*_sweep_row(gain, name, summary.sel(activation=activation).sel(gain=gain)))
         yield Text(str(activation), style="bold")
         yield table
+        if len(some) < len(gains):
+            yield Text(f"({len(some)} of {len(gains)} gains; --rows all shows every one)", style="dim")
     yield Text(_legend(middle, last, dataset.sizes["seed"]), style="dim")
     if missing := missing_bias(dataset):
         needed = ", ".join(f"{activation} {sigma_b:.4f}" for activation, sigma_b in missing.items())
         yield Text(f"*           critical only with its sigma_b, which this sweep did not have: {needed}", style="dim")
+
+
+def _evenly(gains: dict[float, str], count: int) -> dict[float, str]:
+    """So many of the gains, from the first to the last, and those with names.
+
+    >>> _evenly({1.0: "", 2.0: "forward", 3.0: "", 4.0: "", 5.0: ""}, 3)
+    {1.0: '', 2.0: 'forward', 3.0: '', 5.0: ''}
+    """
+    chosen = {round(place * (len(gains) - 1) / (count - 1)) for place in range(count)}
+    return {gain: name for place, (gain, name) in enumerate(gains.items()) if name or place in chosen}
 
 
 def _sweep_columns(middle: int, last: int, *, header: bool) -> Table:

@@ -2,11 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from jaxgain.cli.arguments import parse, refusing
-from jaxgain.cli.sweep import prepare_jax, progress_bar
-from jaxgain.runs.files import is_ours, output_folder, save_dataset, save_figure
+from jaxgain.cli.arguments import parse, part_of, refusing
+from jaxgain.cli.results import Results, results_in
+from jaxgain.cli.running import prepare_jax, progress_bar
+from jaxgain.cli.stopping import checked, kept, resumable, say, stoppable
+from jaxgain.runs.files import save_figure
 from jaxgain.training.config import TrainConfig
 
 ABOUT = """Train networks for a few steps on real data, over initializations, depths, learning rates and seeds: which
@@ -20,15 +23,22 @@ class Train(TrainConfig):
     """Settings of training runs, and where their results go."""
 
     out: Path = Path("jaxgain-train")
-    """Folder for train.nc and train.png, made where missing. Training runs that are there are replaced."""
+    """Folder for train.nc and train.png, made where missing. The same command goes on where it was stopped, and shows
+    training runs that are complete."""
+
+    overwrite: bool = False
+    """Train anew in place of the runs that are in the folder, also where those have other settings."""
 
 
 def run(words: Sequence[str]) -> None:
     """Run the subcommand."""
     arguments = parse(Train, words, command="train", about=ABOUT)
-    with refusing():
-        folder = output_folder(arguments.out)
-        replaced = is_ours(folder / "train.nc", "train_config_hash", "a training")
+    results = results_in(arguments.out, "train", overwrite=arguments.overwrite)
+    with resumable(partial(kept, arguments.out, "train")):
+        _train(arguments, results)
+
+
+def _train(arguments: Train, results: Results) -> None:
     prepare_jax()
     from matplotlib.figure import Figure
 
@@ -37,18 +47,16 @@ def run(words: Sequence[str]) -> None:
     from jaxgain.figures.training import draw_training
     from jaxgain.training.train import train
 
-    fields = dataclasses.fields(TrainConfig)
-    config = TrainConfig(**{field.name: getattr(arguments, field.name) for field in fields})
-    with refusing(), progress_bar() as progress:
-        dataset = train(config, progress=progress)
-    save_dataset(dataset, folder / "train.nc")
+    config = part_of(TrainConfig, arguments)
+    work = partial(train, config, folder=arguments.out, overwrite=arguments.overwrite, report=say)
+    with refusing(), progress_bar() as bar:
+        dataset = stoppable(lambda check: work(progress=checked(bar, check)))
     figure = Figure()
     draw_training(figure, dataset)
-    save_figure(figure, folder / "train.png")
+    save_figure(figure, results.figure)
     out = console()
     for part in train_tables(dataset):
         out.print(part)
     compiling, running = (dataset.attrs[f"{what}_seconds"] for what in ("compile", "run"))
     out.print(f"Compiled in {compiling:.1f} s, ran in {running:.1f} s.", highlight=False)
-    out.print(f"Dataset: {folder / 'train.nc'}{' (replaced)' if replaced else ''}", highlight=False, soft_wrap=True)
-    out.print(f"Figure:  {folder / 'train.png'}", highlight=False, soft_wrap=True)
+    results.say(out)

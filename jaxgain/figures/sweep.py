@@ -12,7 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from jaxgain.propagation.summary import complete, gains_to_show, in_rows, mean_and_error, missing_bias, summarize
+from jaxgain.propagation.summary import (
+    by_gains,
+    complete,
+    gains_to_show,
+    in_rows,
+    mean_and_error,
+    missing_bias,
+    summarize,
+)
 
 DECADES = {"std": 3.0, "gradient": 8.0}  # where the maps' colours end, and the lines' panels at most
 MOST_LINES = 8
@@ -99,6 +107,11 @@ def in_decades(dataset: xarray.Dataset) -> xarray.Dataset:
     `std` and `std_error`; `gradient` and `gradient_error` are of the gradient's rms over that at the output.
     The attribute `input_std` is the power of ten of the inputs' std.
     """
+    powers = by_gains(_in_decades, dataset)
+    return powers.assign_attrs(input_std=float(powers["std"].isel(layer=0).mean()))
+
+
+def _in_decades(dataset: xarray.Dataset) -> xarray.Dataset:
     over = complete(dataset)
     std, std_error = mean_and_error(over["std"])
     gradient, gradient_error = mean_and_error(over["log_grad_rms"] - over["log_grad_rms"].isel(layer=-1, drop=True))
@@ -109,7 +122,7 @@ def in_decades(dataset: xarray.Dataset) -> xarray.Dataset:
             "gradient": gradient / np.log(10),
             "gradient_error": gradient_error / np.log(10),
         }
-    return xarray.Dataset(powers, attrs={"input_std": float(powers["std"].isel(layer=0).mean())})
+    return xarray.Dataset(powers)
 
 
 def draw_lines(

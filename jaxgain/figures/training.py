@@ -1,5 +1,7 @@
 """The figure of training runs: what trains, over initialization and depth; loss over steps; how the signal drifts."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray
 from matplotlib.axes import Axes
@@ -9,12 +11,15 @@ from matplotlib.figure import Figure
 
 from jaxgain.training.summary import best_init, best_rates, kept, shown_depth, shown_inits
 
-ROW, HEAD, FOOT, WIDTH = 3.3, 0.8, 0.15, 15.0  # inches
+ROW, HEAD, FOOT, WIDTH = 3.9, 0.8, 0.15, 15.0  # inches
 COLUMNS = {"map": (0.055, 0.32), "loss": (0.4, 0.61), "drift": (0.73, 0.95)}
 MAP, LINES, STEPS = "viridis", "plasma", "cividis_r"
 SETTLED = 6  # depths of xi_c over which a correlation has settled: Schoenholz et al. (2017)
 WORDED = {"test_accuracy": "test accuracy", "train_accuracy": "training accuracy"}
 STYLES = ("-", "--", "-.", ":")
+
+# What is drawn of each layer while a network trains, and how it is written.
+DRIFTS = {"q": "length q", "correlation": "correlation", "saturated": "saturated"}
 
 
 def draw_training(figure: Figure, dataset: xarray.Dataset, *, accuracy: str = "test_accuracy") -> None:
@@ -22,7 +27,8 @@ def draw_training(figure: Figure, dataset: xarray.Dataset, *, accuracy: str = "t
 
     A row per activation: `accuracy`, of "test_accuracy" and "train_accuracy", over initialization and depth (or
     learning rate, where there is one depth), with the theory's 6 ξ_c on top; the loss of some initializations over the
-    steps, at the deepest depth that any of them learns; and the length of each layer while the best of them trains.
+    steps, at the deepest depth that any of them learns; and length, correlation and saturation of each layer while the
+    best of them trains.
     Means over seeds, at the best learning rate.
     """
     names = [str(name) for name in dataset["activation"].values]
@@ -30,18 +36,23 @@ def draw_training(figure: Figure, dataset: xarray.Dataset, *, accuracy: str = "t
     height = figure.get_figheight()
     for row, name in enumerate(names):
         bottom = (FOOT + ROW * (len(names) - 1 - row) + 0.45) / height
+        tall = (ROW - 0.95) / height
         axes = {
-            column: figure.add_axes((left, bottom, right - left, (ROW - 0.95) / height))
+            column: figure.add_axes((left, bottom, right - left, tall))
             for column, (left, right) in COLUMNS.items()
+            if column != "drift"
         }
+        left, right = COLUMNS["drift"]
+        each, step = 0.28 * tall, 0.36 * tall
+        drifts = [figure.add_axes((left, bottom + step * place, right - left, each)) for place in (2, 1, 0)]
         one = best_rates(dataset.sel(activation=name).isel(width=-1))
         draw_accuracy(axes["map"], dataset.sel(activation=name).isel(width=-1), accuracy)
         depth = shown_depth(one)
         draw_losses(axes["loss"], one.sel(depth=depth))
-        draw_drift(axes["drift"], one.sel(depth=depth))
+        draw_drift(drifts, one.sel(depth=depth))
         axes["map"].set_title(f"{name}: {WORDED[accuracy]}", loc="left", fontsize=11, fontweight="bold")
         axes["loss"].set_title(f"loss at depth {depth}, by initialization", loc="left", fontsize=11)
-        axes["drift"].set_title(_drift_title(one.sel(depth=depth)), loc="left", fontsize=11)
+        drifts[0].set_title(f"layers while {best_init(one.sel(depth=depth))} trains", loc="left", fontsize=11)
     figure.text(0.02, 1 - 0.3 / height, "What trains, and how deep", fontsize=16, fontweight="bold", va="top")
     figure.text(0.02, 1 - 0.68 / height, _about(dataset), fontsize=10, color="0.35", va="top")
 
@@ -122,24 +133,28 @@ def draw_losses(axes: Axes, dataset: xarray.Dataset) -> None:
     _bare(axes)
 
 
-def draw_drift(axes: Axes, dataset: xarray.Dataset) -> None:
-    """The length of each layer's z at several steps, of the initialization with the best accuracy at one depth."""
+def draw_drift(panels: Sequence[Axes], dataset: xarray.Dataset) -> None:
+    """Length, correlation and saturation of each layer's z, from top to bottom, at several steps.
+
+    Of the initialization with the best accuracy at one depth.
+    """
     best = dataset.sel(init=best_init(dataset))
     steps = best["measured_step"].values
     chosen = steps[np.unique(np.linspace(0, len(steps) - 1, min(6, len(steps))).astype(int))]
-    for step, colour in zip(chosen, _colours(STEPS, len(chosen)), strict=True):
-        length = best["q"].sel(measured_step=step).mean("seed").dropna("layer")
-        axes.plot(length["layer"], length, color=colour, lw=1.6)
-    axes.set_yscale("log")
-    axes.set_xlabel("layer")
-    axes.set_ylabel("q, mean square of z")
+    for axes, (name, label) in zip(panels, DRIFTS.items(), strict=True):
+        for step, colour in zip(chosen, _colours(STEPS, len(chosen)), strict=True):
+            values = best[name].sel(measured_step=step).mean("seed").dropna("layer")
+            axes.plot(values["layer"], values, color=colour, lw=1.6)
+        if name == "q":
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(min(0, axes.get_ylim()[0]), max(0.2, axes.get_ylim()[1]))
+        axes.set_ylabel(label, fontsize=9)
+        axes.tick_params(labelsize=8, labelbottom=axes is panels[-1])
+        _bare(axes)
+    panels[-1].set_xlabel("layer")
     scale = ScalarMappable(Normalize(0, max(1, chosen[-1])), STEPS)
-    axes.figure.colorbar(scale, ax=axes, pad=0.02, fraction=0.05, label="step")
-    _bare(axes)
-
-
-def _drift_title(dataset: xarray.Dataset) -> str:
-    return f"length of each layer while {best_init(dataset)} trains"
+    panels[0].figure.colorbar(scale, ax=list(panels), pad=0.02, fraction=0.05, label="step")
 
 
 def _colours(name: str, count: int) -> np.ndarray:

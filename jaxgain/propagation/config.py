@@ -33,6 +33,7 @@ from jaxgain.propagation.settings import (
     profile_of,
     read_gains,
     real_of,
+    seed_of,
     statistics_of,
 )
 
@@ -202,6 +203,7 @@ class SweepConfig:
         put("statistics", Words(statistics_of(self.statistics)))
         for name, (least, meaning) in _COUNTS.items():
             put(name, count_of(name, getattr(self, name), least, meaning))
+        put("seed", seed_of(self.seed))
         for name, (legal, expected) in _REALS.items():
             if getattr(self, name) is not None or name not in _OPTIONAL:
                 put(name, real_of(name, number_of(name, getattr(self, name)), legal, expected))
@@ -214,8 +216,6 @@ class SweepConfig:
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.record_every > self.depth:
             raise ValueError(f"record_every must be at most the depth, {self.depth}, got {self.record_every}")
-        if self.seed >= 2**32:
-            raise ValueError(f"seed must be below 2**32, got {self.seed}; larger ones repeat smaller ones")
         self._check_sizes()
         self._check_numbers()
         self._check_weights()
@@ -362,7 +362,6 @@ _COUNTS = {
     "inputs": (1, "counts the input vectors"),
     "directions": (1, "counts the directions of the Jacobian"),
     "record_every": (1, "counts the layers from one record to the next"),
-    "seed": (0, "is the root of the random keys"),
 }
 _REALS: dict[str, tuple[Callable[[float], bool], str]] = {
     "input_scale": (lambda value: value > 0, "finite and positive, a root mean square"),

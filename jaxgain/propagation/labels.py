@@ -1,8 +1,8 @@
 """From the arrays of a sweep to a dataset with names, axes, units and where it came from."""
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import jaxlib.version
@@ -13,6 +13,7 @@ from jaxgain.activations import Activation
 from jaxgain.propagation.config import SWEPT, SweepConfig
 from jaxgain.propagation.settings import OF_PAIRS, OF_REVERSE
 from jaxgain.propagation.statistics import OF_ALL_INPUTS
+from jaxgain.runs.merge import Slab, Variable
 from jaxgain.theory.critical import critical_init
 
 if TYPE_CHECKING:
@@ -43,25 +44,45 @@ LONG_NAMES = {
     "first_vanished": "first layer whose activations are all below the smallest normal number, −1 if none",
 }
 
+SQUARES = {"q": "rms_z", "second_moment": "rms_h"}
 
-def dataset_of(
-    config: SweepConfig, phis: Sequence[Activation], gains: np.ndarray, results: dict[str, np.ndarray]
-) -> "xarray.Dataset":
-    """The statistics with their axes; squares of what float32 holds are taken in float64, where none underflows."""
-    import xarray  # not before the compiler has given its memory back
 
-    for moment, rms in (("q", "rms_z"), ("second_moment", "rms_h")):
-        if rms in results:
-            results[moment] = results.pop(rms).astype(np.float64) ** 2
-    swept = {name: values for name, values in config.swept().items() if name != "width"}
-    grid = (len(phis), len(gains), *map(len, swept.values()), config.seeds)
-    members = ("activation", "gain", *swept, "seed")
+def variables_of(config: SweepConfig, activations: int, gains: int) -> dict[str, Variable]:
+    """Every statistic's axes and type, before there are values."""
+    swept = config.swept()
+    sizes = {
+        "activation": activations,
+        "gain": gains,
+        **{name: len(values) for name, values in swept.items()},
+        "seed": config.seeds,
+        "depth": len(config.depths),
+        "layer": 1 + config.depth // config.record_every,
+        "input": config.inputs,
+        "other_input": config.inputs,
+        "singular_value": config.directions,
+    }
     variables = {}
     for name in config.statistics:
-        x = results[name].reshape(*grid, *results[name].shape[3:])
-        dims = members + _dims_of_network(config, name)
-        variables[name] = (dims, x, {"long_name": LONG_NAMES[name]})
-    return xarray.Dataset(variables)
+        dims = ("activation", "gain", *swept, "seed", *_dims_of_network(config, name))
+        kind = np.float64 if name in SQUARES else np.int32 if name.startswith("first_") else np.float32
+        shape = tuple(sizes[dim] for dim in dims)
+        variables[name] = Variable(dims, shape, np.dtype(kind), {"long_name": LONG_NAMES[name]})
+    return variables
+
+
+def slabs_of(
+    config: SweepConfig, results: dict[str, np.ndarray], *, width: int, phi: int, gains: slice, seeds: slice
+) -> Iterator[Slab]:
+    """Where results (seed, point, …) of a width and an activation, by their index, belong in the variables."""
+    swept = {name: len(values) for name, values in config.swept().items() if name != "width"}
+    at_width = (width,) if config.widths else ()
+    count = gains.stop - gains.start
+    for name in config.statistics:
+        # Squares of what float32 holds are taken in float64, where none underflows.
+        x = results[SQUARES[name]].astype(np.float64) ** 2 if name in SQUARES else results[name]
+        x = np.moveaxis(x[:, : count * math.prod(swept.values())], 0, 1)
+        grid = x.reshape(count, *swept.values(), *x.shape[1:])
+        yield Slab(name, (phi, gains, *at_width, *(slice(0, size) for size in swept.values()), seeds), grid)
 
 
 def _dims_of_network(config: SweepConfig, name: str) -> tuple[str, ...]:
@@ -77,43 +98,42 @@ def _dims_of_network(config: SweepConfig, name: str) -> tuple[str, ...]:
     return (*dims, "input") if per_input else dims
 
 
-def labelled(
-    config: SweepConfig, phis: Sequence[Activation], gains: np.ndarray, gain_names: np.ndarray, parts: list[Any]
+def frame_of(
+    config: SweepConfig, phis: Sequence[Activation], gains: np.ndarray, gain_names: np.ndarray
 ) -> "xarray.Dataset":
-    """The parts, a width each, as one dataset with its coordinates and attributes."""
-    import xarray
+    """The coordinates and the attributes of a sweep's dataset."""
+    import xarray  # not before the compiler has given its memory back
 
-    swept = config.swept()
-    dataset = parts[0]
-    if "width" in swept:
-        dataset = xarray.concat([part.expand_dims("width", axis=2) for part in parts], "width")
-        dataset = dataset.assign_coords(width=("width", list(swept["width"])))
-    about = {name: (name, list(values), {"long_name": SWEPT[name]}) for name, values in swept.items()}
-    return dataset.assign_coords(
-        {
-            "activation": list(config.activation_names()),
-            "gain": ("gain", gains, {"long_name": "gain σ_w: standard deviation of a weight times √fan_in"}),
-            **about,
-            "seed": np.arange(config.seeds),
-            "layer": ("layer", np.arange(0, config.depth + 1, config.record_every), {"long_name": "layer"}),
-            **({"depth": ("depth", list(config.depths), {"long_name": "last layer"})} if config.depths else {}),
-            "critical_sigma_b": (
-                "activation",
-                [_critical_sigma_b(phi) for phi in phis],
-                {"long_name": "σ_b of the critical initialization, NaN if there is none"},
-            ),
-            "gain_name": (
-                ("activation", "gain"),
-                gain_names,
-                {"long_name": "the activation's own gains by kind"},
-            ),
-        }
-    ).assign_attrs(
-        config=config.to_json(),
-        config_hash=config.hash(),
-        jaxgain=jaxgain.__version__,
-        jax=jax.__version__,
-        jaxlib=jaxlib.version.__version__,
+    about = {name: (name, list(values), {"long_name": SWEPT[name]}) for name, values in config.swept().items()}
+    return (
+        xarray.Dataset()
+        .assign_coords(
+            {
+                "activation": list(config.activation_names()),
+                "gain": ("gain", gains, {"long_name": "gain σ_w: standard deviation of a weight times √fan_in"}),
+                **about,
+                "seed": np.arange(config.seeds),
+                "layer": ("layer", np.arange(0, config.depth + 1, config.record_every), {"long_name": "layer"}),
+                **({"depth": ("depth", list(config.depths), {"long_name": "last layer"})} if config.depths else {}),
+                "critical_sigma_b": (
+                    "activation",
+                    [_critical_sigma_b(phi) for phi in phis],
+                    {"long_name": "σ_b of the critical initialization, NaN if there is none"},
+                ),
+                "gain_name": (
+                    ("activation", "gain"),
+                    gain_names,
+                    {"long_name": "the activation's own gains by kind"},
+                ),
+            }
+        )
+        .assign_attrs(
+            config=config.to_json(),
+            config_hash=config.hash(),
+            jaxgain=jaxgain.__version__,
+            jax=jax.__version__,
+            jaxlib=jaxlib.version.__version__,
+        )
     )
 
 

@@ -3,6 +3,7 @@ r"""One network: a key, an activation, (σ_w, σ_b), and the statistics of its l
 `propagate` is a plain function of arrays: `vmap` over its arguments is the sweep.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -186,7 +187,26 @@ def setting_of(config: SweepConfig) -> Setting:
     return Setting(**{name: getattr(config, name) for name in Setting._fields})
 
 
-def record_network(
+def record_network(key: Array, point: Point, setting: Setting, **how: Any) -> Record:
+    """`propagate` without its checks, with `rms_z` and `rms_h` in place of their squares, which leave float32 early.
+
+    `how` as for `observe_network`.
+    """
+    return assemble(observe_network(key, point, setting, **how), setting, jnp.concatenate)
+
+
+class Observed(NamedTuple):
+    """What is recorded of a network as its layers leave it, before `assemble`."""
+
+    first: Record
+    """Statistics of layer 0, (…)."""
+    later: Record
+    """Statistics of the recorded layers behind it, (layers, …), in those of the gradient the final depths next."""
+    whole: Record
+    """Statistics of all layers together."""
+
+
+def observe_network(
     key: Array,
     point: Point,
     setting: Setting,
@@ -195,8 +215,8 @@ def record_network(
     steepest: Array | float,
     inputs: Array | None = None,
     neurons_at_once: int = NEURONS_AT_ONCE,
-) -> Record:
-    """`propagate` without its checks, with `rms_z` and `rms_h` in place of their squares, which leave float32 early.
+) -> Observed:
+    """Run one network.
 
     `value_and_slope` gives φ(z) and φ'(z), `steepest` is sup |φ'|; `inputs` are those given, if any.
     `neurons_at_once` bounds the working memory of one wide matrix-free network with one input, per gain.
@@ -219,17 +239,29 @@ def record_network(
     first, later = kernel(words, network, ends, depth=setting.depth, depths=setting.depths)
     if not setting.keep_inputs:
         first, later = over_inputs(first), over_inputs(later)
-    record = {name: _from_layer_zero(first.get(name), x) for name, x in later.items()}
-    peak = record.pop("peak")
-    recorded = {{"q": "rms_z", "second_moment": "rms_h"}.get(name, name) for name in asked}
-    result = {name: record[name][:: setting.record_every] for name in sorted(recorded & set(record))}
-    if setting.depths:
-        result |= {name: jnp.moveaxis(result[name], 1, 0) for name in recorded & set(OF_REVERSE)}
-    if "first_nonfinite" in asked:
-        result["first_nonfinite"] = first_layer(~jnp.isfinite(peak))
-    if "first_vanished" in asked:
-        result["first_vanished"] = first_layer(peak < jnp.finfo(setting.dtype).tiny)
-    return result
+    recorded = {{"q": "rms_z", "second_moment": "rms_h"}.get(name, name) for name in asked} & set(later)
+    peak = jnp.concatenate([first["peak"][None], later["peak"]])
+    lost = {"first_nonfinite": ~jnp.isfinite(peak), "first_vanished": peak < jnp.finfo(setting.dtype).tiny}
+    every = slice(setting.record_every - 1, None, setting.record_every)
+    return Observed(
+        first={name: first[name] for name in sorted(recorded & set(first))},
+        later={name: later[name][every] for name in sorted(recorded)},
+        whole={name: first_layer(condition) for name, condition in lost.items() if name in asked},
+    )
+
+
+def assemble(observed: Observed, setting: Setting, concatenate: Callable[[list[Any]], Any]) -> Record:
+    """Records over layers 0 …, NaN where one has no meaning at layer 0, and final depths first.
+
+    `concatenate` is that of the arrays, JAX's or NumPy's, which may have axes of their own behind.
+    """
+    result = {}
+    for name, later in observed.later.items():
+        first = observed.first.get(name)
+        result[name] = concatenate([later[:1] * math.nan if first is None else first[None], later])
+        if setting.depths and name in OF_REVERSE:
+            result[name] = result[name].swapaxes(0, 1)
+    return result | observed.whole
 
 
 def _kernel(setting: Setting, point: Point, neurons_at_once: int) -> Callable[..., tuple[Record, Record]]:
@@ -300,9 +332,3 @@ def _given_inputs(inputs: Any, width: int) -> Array:
         came = inputs.shape if hasattr(inputs, "shape") else repr(inputs)
         raise TypeError(f"inputs must be a whole number or an array of shape (count, {width}), got {came}")
     return jnp.asarray(inputs, jnp.float32)
-
-
-def _from_layer_zero(first: Any, later: Array) -> Array:
-    """A statistic with layer 0 in front, NaN where it has no meaning there."""
-    start = jnp.full(later.shape[1:], jnp.nan, later.dtype) if first is None else first
-    return jnp.concatenate([start[None], later])

@@ -71,9 +71,9 @@ def read_gains(gains: Iterable[float | str]) -> tuple[tuple[float, ...], tuple[s
     return tuple(sorted(numbers_given | ranges)), kinds
 
 
-def gains_of(gains: Any) -> tuple[float | str, ...]:
-    """Numbers as floats; ranges and kinds as the strings they are."""
-    items = _listed("gains", gains, lone=(str, numbers.Real), example='gains=(1.0, "5/3", "forward")')
+def gains_of(gains: Any, name: str = "gains") -> tuple[float | str, ...]:
+    """Numbers as floats; ranges and kinds as the strings they are. `name` is that of the setting."""
+    items = _listed(name, gains, lone=(str, numbers.Real), example=f'{name}=(1.0, "5/3", "forward")')
     return tuple(_gain(item, position) for position, item in enumerate(items))
 
 
@@ -221,6 +221,14 @@ def count_of(name: str, given: Any, least: int, meaning: str) -> int:
     if given < least:
         raise ValueError(f"{name} must be at least {least}, got {given!r}; it {meaning}")
     return int(given)
+
+
+def seed_of(given: Any) -> int:
+    """The root of the random keys."""
+    seed = count_of("seed", given, 0, "is the root of the random keys")
+    if seed >= 2**32:
+        raise ValueError(f"seed must be below 2**32, got {seed}; larger ones repeat smaller ones")
+    return seed
 
 
 def real_of(name: str, given: Any, legal: Callable[[float], bool], expected: str) -> float:

@@ -102,7 +102,10 @@ def propagate_single(
         (layer, log_jacobian), (index, _, noise) = carry, xs
         after, record = _forward(network, layer, noise, index, average)
         log_jacobian = log_jacobian + jnp.log(network.sigma_w) + jnp.log(after.tangent)
-        return (after, log_jacobian), (after, record | ({"log_jacobian_rms": log_jacobian} if tangents else {}))
+        return (after, log_jacobian), (
+            jnp.stack(after),
+            record | ({"log_jacobian_rms": log_jacobian} if tangents else {}),
+        )
 
     _, (layers, records) = scan(forward, (start, zero), depth, None)
     first |= {"log_jacobian_rms": zero} if tangents else {}
@@ -110,14 +113,15 @@ def propagate_single(
         return _per_input(first), _per_input(records)
 
     def backward(returning, xs):
-        index, (before, layer), noise = xs
+        index, saved, noise = xs
+        before, layer = (Layer(*numbers) for numbers in saved)
 
         def step(returning, last):
             return _backward(network, before, layer, returning, noise, cotangents[0], index, last, average)
 
         return turn_back(step, returning, index, depth, depths)
 
-    saved = (layer_before(start, layers), layers)
+    saved = (layer_before(jnp.stack(start), layers), layers)
     returning, gradients = scan(backward, arriving(depths, Returning(zero, zero, zero)), depth, saved, reverse=True)
     observe = partial(_observe_input_gradient, network, start, rows=rows, noise=noise, average=average)
     first |= at_each(depths, observe)(returning)

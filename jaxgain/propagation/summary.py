@@ -19,6 +19,7 @@ The middle layer is at a tenth of the depth: the verdict is about the depth and 
 import itertools
 import json
 import math
+from collections.abc import Callable
 
 import numpy as np
 import xarray
@@ -30,6 +31,9 @@ FIT = (0.1, 0.9)
 FLAT = 0.75
 MERGED = 0.999
 SAME = 1e-6
+
+# Bytes of a dataset that are looked at together.
+SLAB = 2**26
 
 
 def summarize(dataset: xarray.Dataset, *, middle: int | None = None) -> xarray.Dataset:
@@ -62,6 +66,25 @@ def summarize(dataset: xarray.Dataset, *, middle: int | None = None) -> xarray.D
     """
     if "std" not in dataset and "log_grad_rms" not in dataset:
         raise ValueError("a summary needs the statistics std or log_grad_rms, and neither was recorded")
+    return by_gains(lambda slab: _summarize(slab, middle), dataset)
+
+
+def by_gains(reduce: Callable[[xarray.Dataset], xarray.Dataset], dataset: xarray.Dataset) -> xarray.Dataset:
+    """Reduce a dataset over other dims than the gain, a few gains at a time where it is large.
+
+    >>> large = xarray.Dataset({"std": (("gain", "seed"), np.ones((3, SLAB // 8)))})
+    >>> by_gains(lambda slab: slab.sum("seed") / slab.sizes["gain"], large)["std"].values.tolist() == [SLAB / 8] * 3
+    True
+    """
+    slabs = min(-(-dataset.nbytes // SLAB), dataset.sizes["gain"])
+    if slabs <= 1:
+        return reduce(dataset)
+    edges = np.linspace(0, dataset.sizes["gain"], slabs + 1).astype(int).tolist()
+    parts = [reduce(dataset.isel(gain=slice(*pair))) for pair in itertools.pairwise(edges)]
+    return xarray.concat(parts, "gain", data_vars="minimal", coords="minimal", compat="override", join="exact")
+
+
+def _summarize(dataset: xarray.Dataset, middle: int | None) -> xarray.Dataset:
     over = complete(dataset)
     last = int(over["layer"][-1])
     at_middle = over.sel(layer=max(1, last // 10) if middle is None else middle, method="backfill")

@@ -1,38 +1,28 @@
-r"""Many networks at once: a `SweepConfig` to a labelled dataset.
+r"""Many networks at once: a `SweepConfig` to a labelled dataset, in memory or in a folder that outlives the process."""
 
-One compiled program serves every activation, gain and seed: gains are a batch axis over shared random numbers,
-activations are branches of one program, seeds are spread over the devices and run one after the other on each.
-"""
-
-import contextlib
-import ctypes
 import dataclasses
-import math
+import json
 import time
-from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import jaxlib.version
 import numpy as np
-from jax.sharding import AxisType, Mesh, PartitionSpec
 
+import jaxgain
 from jaxgain.activations import Activation, activation
 from jaxgain.propagation.config import SweepConfig, read_gains
-from jaxgain.propagation.labels import dataset_of, labelled
-from jaxgain.propagation.network import (
-    NEURONS_AT_ONCE,
-    OF_TANGENTS,
-    Point,
-    Setting,
-    record_network,
-    setting_of,
-    steepest_slope,
-    value_and_slope,
-)
-from jaxgain.propagation.rows import NARROW
-from jaxgain.propagation.settings import OF_PAIRS, OF_REVERSE
+from jaxgain.propagation.labels import frame_of, slabs_of, variables_of
+from jaxgain.propagation.network import Point, setting_of
+from jaxgain.propagation.plan import Plan, plan_sweep
+from jaxgain.propagation.program import KEYS, compiled_program
+from jaxgain.runs.files import is_ours, load_dataset, open_dataset, saved_attributes
+from jaxgain.runs.job import Job, Ranges, Report, is_complete, missing_of
+from jaxgain.runs.merge import Slab, Variable, save_slabs
+from jaxgain.runs.parts import Damaged, Piece
+from jaxgain.runs.processes import agree, processes, share, shared_job
 from jaxgain.theory.gains import named_gains
 
 if TYPE_CHECKING:
@@ -41,30 +31,42 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 """Called with the work done, the work in all, and what is being done."""
 
-# Seeds that one device runs before the host hears of it.
-SEEDS_AT_ONCE = 2
-
-KEYS = "threefry2x32"
-
 # Gains closer than this, relatively, are the same float32 network.
 SAME_GAIN = 1e-9
 
+FILE, PARTS = "sweep.nc", "sweep.parts"
 
-def sweep(config: SweepConfig, progress: Progress | None = None) -> "xarray.Dataset":
+
+def sweep(
+    config: SweepConfig,
+    progress: Progress | None = None,
+    *,
+    folder: str | Path | None = None,
+    overwrite: bool = False,
+    report: Report | None = None,
+) -> "xarray.Dataset":
     """Propagate random networks over every activation, gain and seed of the config.
 
     Args:
         config: what to run; see `SweepConfig`.
         progress: called as `progress(done, total, what)` after every chunk of seeds.
+        folder: where to write the dataset `sweep.nc` and, meanwhile, what is computed of it. The same call goes on
+            where one before it was stopped, and reads a sweep that is complete; results are the same, bit for bit.
+            Processes that `jax.distributed` has made known to each other share the work, and the folder.
+        overwrite: whether to run it anew in place of what is in the folder, also where that has other settings.
+        report: called with a sentence about what was found in the folder.
 
     Returns:
         Dataset with dims (activation, gain, seed, layer), and `input` last if the config keeps the inputs apart; what
         else is swept (`width`, `sigma_b`, `alpha`, `input_correlation`) comes after `gain`. `gain` is the sorted union
         of the numbers and of every named gain; `gain_name(activation, gain)` says which gains are whose. Logs are
-        natural. Attributes hold the config as JSON, its hash, versions and devices.
+        natural. Attributes hold the config as JSON, its hash, versions and devices. From a folder it is read as it is
+        needed where it is larger than half of `config.memory`.
 
     Raises:
-        ValueError: when the smallest chunk does not fit into `config.memory`.
+        ValueError: when the smallest chunk does not fit into `config.memory`, and when the folder holds a sweep of
+            other settings, or another process is at work in it.
+        OSError: when the folder cannot be written; what was written before remains.
 
     >>> import jaxgain as jg
     >>> config = jg.SweepConfig(activations=("tanh",), gains=(1.0, 5 / 3), width=100, depth=20, seeds=4)
@@ -72,52 +74,195 @@ def sweep(config: SweepConfig, progress: Progress | None = None) -> "xarray.Data
     >>> dict(dataset["std"].sizes)
     {'activation': 1, 'gain': 2, 'seed': 4, 'layer': 21}
     """
+    report = report or (lambda sentence: None)
+    prepared = _prepare(config, in_memory=folder is None)
+    if folder is not None:
+        return _sweep_in_folder(prepared, Path(folder), overwrite, progress, report)
+    clock, variables = Clock(), prepared.variables
+    arrays = {name: np.empty(variable.shape, variable.dtype) for name, variable in variables.items()}
+    for piece, _ in _compute(prepared, missing_of([], prepared.plan.tasks, config.seeds), clock, progress):
+        for name, place, values in _slabs(prepared, piece):
+            arrays[name][place] = values
+    found = {name: (variable.dims, arrays[name], variable.attrs) for name, variable in variables.items()}
+    return _frame(prepared, clock).assign(found)
+
+
+class Prepared(NamedTuple):
+    """A sweep about to be run."""
+
+    config: SweepConfig
+    phis: tuple[Activation, ...]
+    gains: np.ndarray
+    gain_names: np.ndarray
+    plan: Plan
+
+    @property
+    def variables(self) -> dict[str, Variable]:
+        """The axes of the statistics."""
+        return variables_of(self.config, len(self.phis), len(self.gains))
+
+
+@dataclasses.dataclass
+class Clock:
+    """Seconds of compiling, of running, and of writing parts beside that."""
+
+    compiling: float = 0.0
+    running: float = 0.0
+    writing: float = 0.0
+
+
+def _prepare(config: SweepConfig, *, in_memory: bool) -> Prepared:
     phis = tuple(activation(phi) for phi in config.activations)
     gains, gain_names = resolve_gains(phis, config.gains)
     config.to_json()  # which may find that what a user's functions compute has no name
-    at_widths = [dataclasses.replace(config, width=width, widths=()) for width in config.widths or (config.width,)]
-    for one in at_widths:
-        _check_memory(one, len(points_of(one, gains).sigma_w), SEEDS_AT_ONCE * len(_devices(one)), len(_devices(one)))
-    seconds = np.zeros(2)
-    parts = []
-    for place, one in enumerate(at_widths):
-        results, taken = _run(one, phis, gains, progress and _share(progress, place, len(at_widths)))
-        parts.append(dataset_of(one, phis, gains, results))
-        seconds += taken
-    devices = _devices(config)
-    return labelled(config, phis, gains, gain_names, parts).assign_attrs(
-        devices=f"{len(devices)} × {devices[0].device_kind}",
+    plan = plan_sweep(config, len(phis), len(gains), len(jax.local_devices()), in_memory=in_memory)
+    return Prepared(config, phis, gains, gain_names, plan)
+
+
+def _sweep_in_folder(
+    prepared: Prepared, folder: Path, overwrite: bool, progress: Progress | None, report: Report
+) -> "xarray.Dataset":
+    config, plan, path = prepared.config, prepared.plan, folder / FILE
+    settings = _settings(config)
+    ours = is_ours(path, "config_hash", "a sweep")
+    if ours and not overwrite and is_complete(path, folder / PARTS, _settings_of_file(path), settings, "sweep", report):
+        return _read(path, config)
+    clock, (count, own) = Clock(), processes()
+    sizes = dict(total=plan.tasks, group=config.seeds, bytes_of_part=int(config.memory * 2**30) // 8)
+    with shared_job(folder / PARTS, settings, overwrite=overwrite, report=report, **sizes) as job:
+        before = plan.tasks - sum(stop - start for start, stop in job.missing())
+        if before and own == 0:
+            report(f"{before / plan.tasks:.0%} of the sweep is in {job.folder} already")
+        for piece, seconds in _compute(prepared, share(job.missing(), own, count), clock, progress):
+            job.add(piece, seconds)
+        if count > 1:
+            job.flush()
+            agree()
+        if own == 0:
+            _merge(prepared, job, clock, progress, path, others=count > 1)
+        agree()
+    return _read(path, config)
+
+
+def _merge(prepared: Prepared, job: Job, clock: Clock, progress: Progress | None, path: Path, *, others: bool) -> None:
+    """Write the dataset of all results, after those that turn out to be missing or damaged."""
+    if others:
+        job.read()
+    while True:
+        for piece, seconds in _compute(prepared, job.missing(), clock, progress):
+            job.add(piece, seconds)
+        clock.running, clock.writing = job.seconds, job.write_seconds
+        try:
+            slabs = (slab for piece in job.pieces() for slab in _slabs(prepared, piece))
+            save_slabs(_frame(prepared, clock), prepared.variables, slabs, path)
+            return job.remove()
+        except Damaged:
+            continue
+
+
+def _settings(config: SweepConfig) -> dict[str, Any]:
+    """All that the numbers of a sweep depend on, to the last bit."""
+    fields = {name: value for name, value in json.loads(config.to_json()).items() if name != "memory"}
+    return fields | {"versions": _versions(), "device": jax.local_devices()[0].device_kind}
+
+
+def _versions() -> dict[str, str]:
+    return {"jaxgain": jaxgain.__version__, "jax": jax.__version__, "jaxlib": jaxlib.version.__version__}
+
+
+def _settings_of_file(path: Path) -> dict[str, Any]:
+    attributes = saved_attributes(path)
+    fields = {name: value for name, value in json.loads(attributes.get("config", "{}")).items() if name != "memory"}
+    versions = {name: attributes.get(name) for name in _versions()}
+    return fields | {"versions": versions, "device": attributes.get("devices", "").split(" × ", 1)[-1]}
+
+
+def _read(path: Path, config: SweepConfig) -> "xarray.Dataset":
+    dataset = open_dataset(path)
+    if dataset.nbytes > config.memory * 2**30 / 2:
+        return dataset
+    dataset.close()
+    return load_dataset(path)
+
+
+def _frame(prepared: Prepared, clock: Clock) -> "xarray.Dataset":
+    """The dataset without its statistics."""
+    config, phis, gains, gain_names, plan = prepared
+    return frame_of(config, phis, gains, gain_names).assign_attrs(
+        devices=f"{plan.devices} × {jax.local_devices()[0].device_kind}",
+        chunks=str(plan),
         key_implementation=KEYS,
-        compile_seconds=seconds[0],
-        run_seconds=seconds[1],
+        compile_seconds=clock.compiling,
+        run_seconds=clock.running,
+        write_seconds=clock.writing,
     )
 
 
-def _share(progress: Progress, place: int, parts: int) -> Progress:
-    """The progress of one of several parts in that of all."""
-    return lambda done, total, what: progress(place * total + done, parts * total, what)
+def _slabs(prepared: Prepared, piece: Piece) -> Iterator[Slab]:
+    width, phi, gains = prepared.plan.place(piece.start)
+    seeds = slice(piece.start % prepared.plan.seeds, piece.start % prepared.plan.seeds + piece.stop - piece.start)
+    return slabs_of(prepared.config, piece.arrays, width=width, phi=phi, gains=gains, seeds=seeds)
 
 
-def _run(
-    config: SweepConfig, phis: tuple[Activation, ...], gains: np.ndarray, progress: Progress | None
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Results (activation, points, seed, …) at one width, and seconds of compiling and of running."""
-    devices = _devices(config)
-    chunk = SEEDS_AT_ONCE * len(devices)
-    points = points_of(config, gains)
+def _compute(
+    prepared: Prepared, ranges: Ranges, clock: Clock, progress: Progress | None
+) -> Iterator[tuple[Piece, float]]:
+    """Results of the tasks in some ranges, chunk by chunk, with the seconds since the chunk before."""
+    plan, devices = prepared.plan, tuple(jax.local_devices()[: prepared.plan.devices])
+    chunk = plan.seeds_at_once * len(devices)
+    # Neighbours go to different devices, so that those are equally busy in the last chunk too.
+    order = np.arange(chunk).reshape(plan.seeds_at_once, len(devices)).T.ravel()
+    done, since = plan.tasks - sum(stop - start for start, stop in ranges), 0.0
+
+    def collect(start: int, stop: int, phi: int, records: Callable[[], dict[str, np.ndarray]]) -> tuple[Piece, float]:
+        nonlocal done, since
+        where = np.argsort(order)[: stop - start]
+        arrays = {name: np.moveaxis(x, (-2, -1), (0, 1))[where] for name, x in records().items()}
+        now = time.perf_counter()
+        seconds, since = now - since, now
+        clock.running += seconds
+        done += stop - start
+        if progress:
+            progress(done, plan.tasks, prepared.phis[phi].name)
+        return Piece(start, stop, arrays), seconds
+
+    # One chunk ahead, so that the devices work while the host copies.
+    ahead: tuple[int, int, int, Callable[[], dict[str, np.ndarray]]] | None = None
+    for first, last in ranges:
+        width, phi, gains = plan.place(first)
+        run, compiling = _runner(prepared, width, gains, chunk, devices)
+        clock.compiling += compiling
+        since = time.perf_counter() if since == 0.0 else since + compiling
+        for start in range(first, last, chunk):
+            stop = min(start + chunk, last)
+            members = start % plan.seeds + order
+            started = run(np.where(order < stop - start, members, -1).astype(np.int32), index=phi)
+            if ahead:
+                yield collect(*ahead)
+            ahead = (start, stop, phi, started)
+    if ahead:
+        yield collect(*ahead)
+
+
+def _runner(
+    prepared: Prepared, width: int, gains: slice, chunk: int, devices: tuple[Any, ...]
+) -> tuple[Callable[..., Callable[[], dict[str, np.ndarray]]], float]:
+    """What runs a chunk of seeds for a batch of gains, and the seconds that compiling it took."""
+    config = prepared.plan.at_widths[width]
+    batch = prepared.gains[gains]
+    # The last batch is filled up, so that all batches are one program's.
+    batch = np.concatenate([batch, np.repeat(batch[-1:], prepared.plan.gains_at_once - len(batch))])
+    points = points_of(config, batch)
+    before = time.perf_counter()
     with jax.enable_x64(False):
-        started = time.perf_counter()
-        shapes = jax.tree.map(np.shape, points)
-        program = _program(phis, shapes, chunk, devices, setting_of(config))
-        compiled = time.perf_counter()
-        run = partial(program, root=np.uint32(config.seed), points=points)
-        results = _run_chunks(run, phis, len(points.sigma_w), config.seeds, chunk, progress)
-    return results, np.array([compiled - started, time.perf_counter() - compiled])
+        program = compiled_program(prepared.phis, jax.tree.map(np.shape, points), chunk, devices, setting_of(config))
+    seconds = time.perf_counter() - before
 
+    def run(members: np.ndarray, *, index: int) -> Callable[[], dict[str, np.ndarray]]:
+        with jax.enable_x64(False):
+            return program(members, root=np.uint32(config.seed), points=points, index=index)
 
-def _devices(config: SweepConfig) -> tuple[Any, ...]:
-    """No more than there are seeds: each has its own copy of what it works with."""
-    return tuple(jax.local_devices()[: config.seeds])
+    return run, seconds
 
 
 def points_of(config: SweepConfig, gains: np.ndarray) -> Point:
@@ -136,40 +281,6 @@ def points_of(config: SweepConfig, gains: np.ndarray) -> Point:
         alpha=np.asarray(alpha, np.float32),
         input_distance=None if cosine is None else np.asarray(1 - np.asarray(cosine), np.float32),
     )
-
-
-def _run_chunks(
-    run: Callable[..., Callable[[], dict[str, np.ndarray]]],
-    phis: Sequence[Activation],
-    gains: int,
-    seeds: int,
-    chunk: int,
-    progress: Progress | None,
-) -> dict[str, np.ndarray]:
-    """Results (activation, gain, seed, …) of all chunks of seeds; members −1 pad the last one and cost nothing."""
-    results: dict[str, np.ndarray] = {}
-
-    def collect(a: int, start: int, records: Callable[[], dict[str, np.ndarray]]) -> None:
-        stop = min(start + chunk, seeds)
-        for name, x in records().items():
-            if name not in results:
-                results[name] = np.empty((len(phis), gains, seeds, *x.shape[2:]), x.dtype)
-            results[name][a, :, start:stop] = x[: stop - start].swapaxes(0, 1)
-        if progress:
-            progress(a * seeds + stop, len(phis) * seeds, phis[a].name)
-
-    # One chunk ahead, so that the devices work while the host copies.
-    ahead: tuple[int, int, Callable[[], dict[str, np.ndarray]]] | None = None
-    for a in range(len(phis)):
-        for start in range(0, seeds, chunk):
-            members = np.arange(start, start + chunk, dtype=np.int32)
-            started = (a, start, run(np.where(members < seeds, members, -1).astype(np.int32), index=a))
-            if ahead:
-                collect(*ahead)
-            ahead = started
-    if ahead:
-        collect(*ahead)
-    return results
 
 
 def resolve_gains(phis: Sequence[Activation], gains: Sequence[float | str]) -> tuple[np.ndarray, np.ndarray]:
@@ -209,126 +320,3 @@ def _clusters(candidates: list[tuple[float, int]]) -> list[list[tuple[float, int
         else:
             clusters.append([candidate])
     return clusters
-
-
-@lru_cache(maxsize=16)
-def _program(
-    phis: tuple[Activation, ...], points: Point, chunk: int, devices: tuple[Any, ...], setting: Setting
-) -> Callable[..., Callable[[], dict[str, np.ndarray]]]:
-    """Compile a sweep of one chunk of seeds, `program(members, root, points, index of the activation)`.
-
-    Once for all values of these; the program outlives the call of `sweep`. It starts the devices; what it returns
-    waits for their results.
-    """
-    wide: dict[str, Any] | None = {"xla_cpu_prefer_vector_width": 512} if devices[0].platform == "cpu" else None
-    lowered, shapes = lower_program(phis, points, chunk, devices, setting)
-    _return_freed_memory()
-    compiled = lowered.compile(compiler_options=wide)
-    _return_freed_memory()
-
-    def program(members, *, root, points, index):
-        packed = compiled(members, root, points, np.int32(index))
-        return lambda: _unpacked(np.asarray(packed), shapes)
-
-    return program
-
-
-def _return_freed_memory() -> None:
-    """Give back to the system what tracing and compiling needed and freed: several times what a sweep needs itself.
-
-    The C library of Linux would keep it for the life of the process; others have no such call.
-    """
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _unpacked(packed: np.ndarray, shapes: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
-    """Records (…, shape) by name, from all of them side by side (…, numbers)."""
-    records, start = {}, 0
-    for name, shape in shapes.items():
-        size = math.prod(shape.shape)
-        x = packed[..., start : start + size].reshape(*packed.shape[:-1], *shape.shape)
-        records[name], start = x.astype(shape.dtype), start + size
-    return records
-
-
-def lower_program(
-    phis: tuple[Activation, ...], points: Point, chunk: int, devices: tuple[Any, ...], setting: Setting
-) -> tuple[jax.stages.Lowered, dict[str, jax.ShapeDtypeStruct]]:
-    """The program of a sweep, before it is compiled, and the shapes of the records that it yields side by side.
-
-    `points` are the shapes of the numbers.
-    """
-    branches = [partial(value_and_slope, phi) for phi in phis]
-    steepest = np.array([steepest_slope(phi) for phi in phis], np.float32)
-    shapes: dict[str, jax.ShapeDtypeStruct] = {}
-    batched = Point(*(0 if shape else None for shape in points))
-    at_once = _neurons_at_once(points.sigma_w[0])
-
-    @jax.jit  # for its memory of having been traced
-    def one(member, root, points, index):
-        key = jax.random.fold_in(jax.random.key(root, impl=KEYS), member)
-        chosen = branches[0] if len(branches) == 1 else lambda z: jax.lax.switch(index, branches, z)
-        formulas = {"value_and_slope": chosen, "steepest": jnp.asarray(steepest)[index]}
-
-        def packed(point):
-            # One array to fill and to fetch; whole numbers of layers are exact as float32.
-            records = record_network(key, point, setting, neurons_at_once=at_once, **formulas)
-            shapes.update({name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in records.items()})
-            return jnp.concatenate([x.astype(jnp.float32).ravel() for x in records.values()])
-
-        return jax.vmap(packed, in_axes=(batched,))(points)
-
-    def several(members, *shared):
-        # A loop of unknown length: the compiler cannot treat one member differently, and padding costs nothing.
-        whole = jax.eval_shape(one, members[0], *shared)
-        blank = jnp.zeros((len(members), *whole.shape), whole.dtype)
-
-        def add(place, done):
-            return done.at[place].set(one(members[place], *shared))
-
-        return jax.lax.fori_loop(0, jnp.sum(members >= 0), add, blank)
-
-    mesh = Mesh(np.array(devices), ("seed",), axis_types=(AxisType.Auto,))
-    by_seed, whole = PartitionSpec("seed"), PartitionSpec()
-    specs = (by_seed, whole, whole, whole)
-    spread = jax.shard_map(several, mesh=mesh, in_specs=specs, out_specs=by_seed, check_vma=False)
-    numbers = Point(*(shape if shape is None else jax.ShapeDtypeStruct(shape, np.float32) for shape in points))
-    member, root, index = (
-        jax.ShapeDtypeStruct(*each) for each in (((chunk,), np.int32), ((), np.uint32), ((), np.int32))
-    )
-    return jax.jit(spread).lower(member, root, numbers, index), shapes
-
-
-def _neurons_at_once(gains: int) -> int:
-    """Neurons of a wide network that are met at a time, for all gains together as many as for one network alone."""
-    return max(256, NEURONS_AT_ONCE // gains)
-
-
-def _check_memory(config: SweepConfig, networks: int, chunk: int, devices: int) -> None:
-    """Refuse what cannot fit; the networks of a seed are never split: their batch decides the last bits of a result."""
-    setting = setting_of(config)
-    width = max(setting.widths)
-    signals = config.inputs
-    rows = signals * (1 + config.directions * bool(set(OF_TANGENTS) & set(config.statistics)))
-    single = config.weights == "matrix_free" and signals == 1 and width > NARROW
-    met = min(width, _neurons_at_once(networks)) if single and not setting.carries_vectors else width
-    final_depths = max(1, len(config.depths))
-    # Whole layers of numbers: those of the layer and of layer 0, the bits that they come from, and the network's ends.
-    live = 4 * met * networks * (6 * rows + 4) * final_depths + 24 * width * rows
-    if setting.carries_vectors:
-        live += 4 * width * networks * rows * (config.depth + 12)
-    if config.weights == "dense":
-        maps = {"one_layer": 1, "two_layer": 2, "glu": 2, "glu_ffn": 3}[config.branch]
-        live += 4 * width * (2 * maps * width + signals * networks * config.depth)
-    carried = 4 * config.depth * networks * (3 * rows**2 + 8 * rows)
-    kept = signals if config.keep_inputs else 1
-    sizes = dict.fromkeys(OF_PAIRS, signals**2) | {"log_singular_values": config.directions * kept}
-    recorded = sum(sizes.get(name, kept) * (final_depths if name in OF_REVERSE else 1) for name in config.statistics)
-    result = 4 * networks * (1 + config.depth // config.record_every) * recorded
-    need = devices * (live + carried) + result * (chunk + 2 * len(config.activations) * config.seeds)
-    if need > config.memory * 2**30:
-        raise ValueError(
-            f"this sweep needs about {need / 2**30:.1f} GiB and memory is {config.memory:g} GiB; "
-            "raise memory, or lower width, depth, the number of gains or the statistics, or raise record_every"
-        )

@@ -1,6 +1,8 @@
 """Files that appear whole or not at all, and the check of an output folder before a long run."""
 
+import errno
 import os
+import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -29,11 +31,12 @@ def output_folder(folder: str | Path) -> Path:
     return folder
 
 
-def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
+def write_whole(path: str | Path, write: Callable[[Path], object], size: int = 0) -> Path:
     """Let `write` fill a temporary file beside `path`, then put it in place in one step.
 
     Readers see the old file or the new one, never a part; whatever `write` raises passes through, and nothing
-    is left behind. The temporary file has the suffix of `path`.
+    is left behind. The temporary file has the suffix of `path`. Where the disk has no room for about `size` bytes
+    that is an `OSError` before anything is written.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -45,6 +48,8 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
     temporary = _beside(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        if size:
+            _reserve(temporary, size, path)
         write(temporary)
         _flush(temporary)
         os.replace(temporary, path)
@@ -56,16 +61,32 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
 
 def save_dataset(dataset: "xarray.Dataset", path: str | Path) -> Path:
     """Write a dataset as netCDF (through h5netcdf), whole or not at all."""
-    return write_whole(path, lambda temporary: dataset.to_netcdf(temporary, engine="h5netcdf"))
+    return write_whole(path, lambda temporary: dataset.to_netcdf(temporary, engine="h5netcdf"), netcdf_bytes(dataset))
+
+
+def netcdf_bytes(dataset: "xarray.Dataset") -> int:
+    """About as many bytes as a dataset takes on disk, and a little more."""
+    return dataset.nbytes + 2**16
 
 
 def load_dataset(path: str | Path) -> "xarray.Dataset":
-    """Read a dataset that `save_dataset` wrote, into memory.
+    """Read a dataset that `save_dataset` wrote, into memory. Nothing in a file is ever executed.
 
-    Raises `ValueError` where there is no such file, or it is not netCDF.
+    Raises `ValueError` where there is no such file, or it is not netCDF, or damaged.
     """
     with _opened(path) as dataset:
-        return dataset.load()
+        try:
+            return dataset.load()
+        except Exception as error:  # whatever a damaged file makes its readers raise
+            raise ValueError(f"cannot read the dataset {path}: it is damaged") from error
+
+
+def open_dataset(path: str | Path) -> "xarray.Dataset":
+    """Open a dataset whose values are read as they are needed, and close it with its `close`; errors as in the above.
+
+    For datasets larger than memory.
+    """
+    return _opened(path)
 
 
 def saved_attributes(path: str | Path) -> dict[str, Any]:
@@ -92,12 +113,15 @@ def is_ours(path: str | Path, mark: str, what: str) -> bool:
 
 
 def _opened(path: str | Path) -> "xarray.Dataset":
+    import h5py
     import xarray
 
     try:
+        with h5py.File(path) as file:  # which minds a broken file better than what reads it next
+            file.attrs.get("_nc3_strict")
         return xarray.open_dataset(path, engine="h5netcdf")
-    except OSError as error:
-        reason = "it is not a netCDF file" if Path(path).is_file() else "there is no such file"
+    except Exception as error:  # whatever a damaged file makes its readers raise
+        reason = "it is not a netCDF file, or damaged" if Path(path).is_file() else "there is no such file"
         raise ValueError(f"cannot read the dataset {path}: {reason}") from error
 
 
@@ -108,6 +132,18 @@ def save_figure(figure: "Figure", path: str | Path) -> Path:
 
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.stem}-{uuid.uuid4().hex}{path.suffix}")
+
+
+def _reserve(temporary: Path, size: int, path: Path) -> None:
+    """Prove that the disk has room: HDF5, where it finds none, breaks down and takes the process with it."""
+    with temporary.open("wb") as file:
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            elif shutil.disk_usage(path.parent).free < size:
+                raise OSError(errno.ENOSPC, "")
+        except OSError as error:
+            raise OSError(error.errno, os.strerror(error.errno or errno.EIO), str(path)) from error
 
 
 def _flush(path: Path) -> None:

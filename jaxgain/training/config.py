@@ -23,6 +23,7 @@ from jaxgain.propagation.settings import (
     numbers_of,
     read_gains,
     real_of,
+    seed_of,
 )
 
 if TYPE_CHECKING:  # what Python accepts
@@ -34,7 +35,7 @@ else:
     Activations = Inits = Counts = Numbers = Words
 
 Dataset = Literal["digits", "mnist1d"]
-Optimizer = Literal["sgd", "momentum", "adam", "adamw"]
+Optimizer = Literal["sgd", "momentum", "adam", "adamw", "hypergradient"]
 Schedule = Literal["constant", "linear", "cosine", "warmup_cosine"]
 Block = Literal["plain", "residual", "prenorm"]
 Scaling = Literal["1/sqrt(L)", "fixup", "zero"]
@@ -55,7 +56,7 @@ class TrainConfig:
     ('1', 'critical')
     >>> TrainConfig(optimizer="adamm")
     Traceback (most recent call last):
-    ValueError: unknown optimizer 'adamm'; did you mean 'adam'? Use one of sgd, momentum, adam, adamw
+    ValueError: unknown optimizer 'adamm'; did you mean 'adam'? Use one of sgd, momentum, adam, adamw, hypergradient
     """
 
     activations: Activations = Words(("tanh",))
@@ -81,7 +82,8 @@ class TrainConfig:
     """Standard deviation of the biases where the initialization is a number."""
 
     optimizer: Optimizer = "momentum"
-    """Optimizer: sgd, momentum (0.9), adam or adamw, as optax has them."""
+    """Optimizer: sgd, momentum (0.9), adam or adamw, as optax has them; hypergradient is sgd whose learning rate
+    follows the cosine of successive gradients."""
 
     schedule: Schedule = "constant"
     """How the learning rate goes over the steps: constant; linear or cosine down to 0; warmup_cosine after a rise over
@@ -135,9 +137,7 @@ class TrainConfig:
         """Check every field once and bring it into its one form."""
         put = partial(object.__setattr__, self)
         put("activations", Words(activations_of(self.activations)))
-        put("inits", Words(gains_of(self.inits)))
-        if not self.labels():
-            raise ValueError("inits must not be empty; give a number or a kind of gain")
+        put("inits", Words(gains_of(self.inits, "inits")))
         for name, meaning in (("depths", "counts the hidden layers"), ("widths", "counts the neurons of a layer")):
             found = counts_of(name, getattr(self, name), 1, meaning)
             if found is None:
@@ -149,6 +149,7 @@ class TrainConfig:
         put("learning_rates", rates if isinstance(rates, Words) else Words((rates,)))
         for name, (least, meaning) in _COUNTS.items():
             put(name, count_of(name, getattr(self, name), least, meaning))
+        put("seed", seed_of(self.seed))
         for name, (legal, expected) in _REALS.items():
             if not (name == "clip" and self.clip is None):
                 put(name, real_of(name, number_of(name, getattr(self, name)), legal, expected))
@@ -157,8 +158,6 @@ class TrainConfig:
         self._check_together()
 
     def _check_together(self) -> None:
-        if self.seed >= 2**32:
-            raise ValueError(f"seed must be below 2**32, got {self.seed}; larger ones repeat smaller ones")
         for name in ("gradient_every", "measure_every"):
             if self.steps % getattr(self, name):
                 raise ValueError(
@@ -236,7 +235,6 @@ _COUNTS = {
     "steps": (1, "counts the steps of the optimizer"),
     "gradient_every": (1, "counts the steps between records"),
     "measure_every": (1, "counts the steps between measurements"),
-    "seed": (0, "is the root of the random keys"),
 }
 _REALS: dict[str, tuple[Callable[[float], bool], str]] = {
     "sigma_b": (lambda value: value >= 0, "finite and at least 0, a standard deviation"),

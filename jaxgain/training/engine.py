@@ -93,8 +93,46 @@ def optimizer_of(shape: Shape, learning_rate: Any) -> optax.GradientTransformati
         "momentum": [optax.trace(decay=0.9)],
         "adam": [adaptive],
         "adamw": [adaptive, optax.add_decayed_weights(shape.weight_decay)],
+        "hypergradient": [scale_by_hypergradient()],
     }[shape.optimizer]
     return optax.chain(*clip, *rule, optax.scale_by_learning_rate(rate))
+
+
+class HypergradientState(NamedTuple):
+    """What multiplies the learning rate, and the gradient before."""
+
+    factor: Array
+    before: Any
+
+
+def scale_by_hypergradient(rate: float = 0.02) -> optax.GradientTransformation:
+    r"""Gradients times a factor that rises while they agree with the ones before, and falls while they disagree.
+
+    $\alpha_t = \alpha_{t-1} (1 + \beta \cos(g_t, g_{t-1}))$ with $\alpha_0 = 1$ and $\beta$ = `rate`: hypergradient
+    descent of SGD in its multiplicative form (Baydin et al., *Online learning rate adaptation with hypergradient
+    descent*, 2018), one factor for all layers.
+
+    >>> rule = scale_by_hypergradient(0.5)
+    >>> state = rule.init(jnp.zeros(2))
+    >>> for gradient in (jnp.array([1.0, 0.0]), jnp.array([2.0, 0.0]), jnp.array([-1.0, 0.0])):
+    ...     update, state = rule.update(gradient, state)
+    ...     print(update)
+    [1. 0.]
+    [3. 0.]
+    [-0.75  0.  ]
+    """
+
+    def start(params: Any) -> HypergradientState:
+        one = jnp.ones((), jax.tree.leaves(params)[0].dtype)
+        return HypergradientState(one, jax.tree.map(jnp.zeros_like, params))
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        norms = optax.tree.norm(updates) * optax.tree.norm(state.before)
+        cosine = optax.tree.vdot(updates, state.before) / jnp.where(norms > 0, norms, 1)
+        factor = state.factor * (1 + rate * cosine)
+        return jax.tree.map(lambda g: factor * g, updates), HypergradientState(factor, updates)
+
+    return optax.GradientTransformation(start, update)
 
 
 _SCHEDULES: dict[str, Callable[[int], optax.Schedule]] = {
@@ -110,7 +148,6 @@ def train_one(shape: Shape, member: Member, x: Array, y: Array, x_test: Array, y
     graph, split = nnx.split(model_of(shape, member))
     start: Any = split
     optimizer = optimizer_of(shape, member.learning_rate)
-    order = _key(member, 1)
 
     def loss_of(params: Any, inputs: Array, labels: Array) -> Array:
         logits = nnx.merge(graph, params)(inputs)
@@ -118,7 +155,7 @@ def train_one(shape: Shape, member: Member, x: Array, y: Array, x_test: Array, y
 
     def step(carry: Any, index: Array) -> tuple[Any, Any]:
         params, state, diverged = carry
-        chosen = jax.random.randint(jax.random.fold_in(order, index), (shape.batch,), 0, len(y))
+        chosen = batch_of(shape, member, index, len(y))
         loss, grads = jax.value_and_grad(loss_of)(params, x[chosen], y[chosen])
         norms = layer_norms(grads)
         alive = (diverged < 0) & jnp.isfinite(loss) & jnp.all(jnp.isfinite(norms))
@@ -149,6 +186,11 @@ def train_one(shape: Shape, member: Member, x: Array, y: Array, x_test: Array, y
         test_accuracy=jnp.mean(right[len(y) :]),
         diverged=diverged,
     )
+
+
+def batch_of(shape: Shape, member: Member, index: Any, examples: int) -> Array:
+    """Which of so many examples make the batch of a step, (batch,): drawn with replacement, the same for a seed."""
+    return jax.random.randint(jax.random.fold_in(_key(member, 1), index), (shape.batch,), 0, examples)
 
 
 def _idle(train: Callable, carry: Any, indices: Array) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ from jaxgain.propagation.config import GAIN_KINDS
 def test_help_names_every_command(shell):
     ran = shell("--help")
     assert ran.returncode == 0
-    assert {"gain", "theory", "sweep", "draw"} <= set(ran.stdout.split())
+    assert {"gain", "theory", "sweep", "draw", "status"} <= set(ran.stdout.split())
     assert shell().stdout == ran.stdout
 
 
@@ -77,6 +77,7 @@ REFUSED = [
     (("theory", "tanh", "--depth", "0"), "depth must be at least 2, got 0"),
     (("theory", "tanh", "--edges", "-1"), "edges must be finite and at least 0"),
     (("theory", "tanh", "--input-correlation", "2"), "input_correlation must be between -1 and 1, got 2.0"),
+    (("status", "none"), "there is no folder none"),
     (("draw",), "PATH"),
     (("draw", "none.nc"), "cannot read the dataset none.nc: there is no such file"),
     (("draw", "none.nc", "--out", "none.txt"), "--out must end in .png, .pdf, .svg"),

@@ -110,3 +110,14 @@ def test_no_number_is_cut_off(exponential_sweep):
     assert "…" not in text and "e-15" in text and "e-04" in text
     assert "…" not in printed(sweep_tables(exponential_sweep(gradient_rate=1 / 43210)))
     assert "43210" in printed(sweep_tables(exponential_sweep(gradient_rate=1 / 43210)))
+
+
+def test_of_very_many_gains_a_table_shows_some_and_says_so(exponential_sweep):
+    one = exponential_sweep().isel(gain=[0]).drop_vars("gain_name")
+    many = one.isel(gain=np.zeros(101, int)).assign_coords(gain=np.linspace(0.5, 3, 101))
+    many = many.assign_coords(gain_name=(("activation", "gain"), np.full((2, 101), "")))
+    text = printed(sweep_tables(many))
+    assert text.count("(25 of 101 gains; --rows all shows every one)") == 2
+    gains = [float(row[0]) for row in rows_of(text, "tanh")]
+    assert len(gains) == 25 and (gains[0], gains[-1]) == (0.5, 3.0)
+    assert "of 101 gains" not in printed(sweep_tables(many, all_gains=True))

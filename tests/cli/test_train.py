@@ -57,7 +57,9 @@ def test_what_is_no_training_is_not_replaced(shell, tmp_path):
     [
         (["--depths", "0"], "depths must be at least 1, got 0"),
         (["--learning-rates", "0"], "learning_rates must be finite and above 0"),
-        (["--optimizer", "adamm"], "adam"),
+        (["--optimizer", "adm"], "did you mean 'adam'? Use one of sgd, momentum, adam, adamw, hypergradient. See"),
+        (["--dataset", "mnist"], "did you mean 'mnist1d'? Use one of digits, mnist1d"),
+        (["--datset", "digits"], "did you mean --dataset?"),
         (["--inits", "critcal"], "did you mean 'critical'?"),
         (["--activations", "gelu", "--inits", "torch", "--depths", "2"], "gelu"),
     ],

@@ -24,6 +24,8 @@ def runs():
             "test_accuracy": (grid, accuracy),
             "loss": ((*grid, "step"), loss),
             "q": ((*grid, "measured_step", "layer"), q),
+            "correlation": ((*grid, "measured_step", "layer"), q / 10),
+            "saturated": ((*grid, "measured_step", "layer"), q / 100),
         },
         coords={
             "activation": ["tanh"],
@@ -62,7 +64,16 @@ def test_losses_are_of_the_deepest_network_that_learns(runs):
     draw_training(figure, runs)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert "loss at depth 20, by initialization" in titles
-    assert "length of each layer while critical trains" in titles
+    assert "layers while critical trains" in titles
+
+
+def test_length_correlation_and_saturation_of_each_layer_are_drawn_at_every_measured_step(runs):
+    figure = Figure()
+    draw_training(figure, runs)
+    panels = {axes.get_ylabel(): axes for axes in figure.axes}
+    for label, size in {"length q": 1, "correlation": 10, "saturated": 100}.items():
+        heights = [set(np.asarray(line.get_ydata())) for line in panels[label].lines]
+        assert heights == [{1 / size}, {2 / size}, {3 / size}]
 
 
 def test_summaries_of_runs(runs):

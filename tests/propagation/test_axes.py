@@ -112,6 +112,7 @@ def test_axes_are_swept_beside_the_gain_as_if_each_were_alone():
             np.testing.assert_allclose(same[name], one[name].squeeze(), rtol=2e-4, atol=2e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_layers_have_gains_of_their_own():
     run = partial(propagate, jax.random.key(0), "linear", width=60, depth=3, weights="dense", statistics=("q",))
     base = run(Init(1.0)).q
@@ -119,6 +120,7 @@ def test_layers_have_gains_of_their_own():
     np.testing.assert_allclose(found[1:] / base[1:], [0.5**2, (0.5 * 3) ** 2, (0.5 * 3 * 4) ** 2], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_fans_divide_the_variance():
     run = partial(
         propagate, jax.random.key(0), "linear", Init(1.0), width=(40, 10), depth=1, weights="dense", statistics=("q",)
@@ -128,6 +130,7 @@ def test_fans_divide_the_variance():
     assert by_both / by_in == pytest.approx(40 / 25, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_tied_weights_are_one_matrix_applied_again_and_again():
     found = propagate(
         jax.random.key(0),

@@ -250,6 +250,7 @@ def test_callables_are_labelled_by_what_they_compute():
     assert one.startswith("<lambda>-")
 
 
+@pytest.mark.slow
 def test_the_label_of_a_callable_is_the_same_in_another_process():
     program = (
         "import jax; from jaxgain.propagation.config import SweepConfig; "

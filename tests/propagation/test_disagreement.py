@@ -67,6 +67,7 @@ def test_networks_disagree_with_the_theory_of_others(init, other, statistic):
     assert abs(worst).max() > found.attrs["threshold"]
 
 
+@pytest.mark.slow
 def test_correlation_is_compared_with_its_own_theory():
     init = jg.Init(1.5, 0.1)
     prediction = predicted("tanh", init)

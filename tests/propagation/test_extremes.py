@@ -46,6 +46,7 @@ def test_narrow_networks_have_no_nan(phi, inputs, sigma_b, width, weights):
     assert (network.first_nonfinite == -1).all()
 
 
+@pytest.mark.slow
 def test_width_one_has_no_spread_and_two_inputs_are_parallel():
     network = networks("tanh", Init(1.5), width=1, depth=8, inputs=2)
     assert (network.std == 0).all()
@@ -67,6 +68,7 @@ def test_dead_relu_layer_ends_signal_and_gradient_and_says_where():
     assert for_all.pvalue > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phi", ["relu", pytest.param("gelu", marks=pytest.mark.slow)])
 def test_identical_inputs_stay_identical(phi):
     x = jnp.tile(jax.random.normal(jax.random.key(1), (1, 50)), (2, 1))
@@ -77,6 +79,7 @@ def test_identical_inputs_stay_identical(phi):
     np.testing.assert_allclose(network.correlation[:, 1:], 1, rtol=0, atol=3e-7)
 
 
+@pytest.mark.slow
 def test_gain_zero_gives_a_zero_network_with_no_gradient_but_at_the_output():
     network = networks("tanh", Init(0.0), count=4, width=20, depth=5, inputs=2)
     assert_no_nan_where_defined(network, 2)
@@ -86,6 +89,7 @@ def test_gain_zero_gives_a_zero_network_with_no_gradient_but_at_the_output():
     assert (network.first_vanished == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["matrix_free", "dense"])
 def test_gain_of_a_million_saturates_without_nan(weights):
     network = networks("tanh", Init(1e6), count=16, width=40, depth=8, inputs=2, weights=weights)
@@ -105,6 +109,7 @@ def test_exploding_linear_network_reports_its_first_nonfinite_layer():
     np.testing.assert_allclose(slopes.mean(), np.log(16), rtol=5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scale", "weights"),
     [(1e-3, "dense"), (1e-19, "matrix_free"), pytest.param(1e19, "matrix_free", marks=pytest.mark.slow)],
@@ -129,6 +134,7 @@ def assert_nearly_all_equal(ours, theirs, name):
     assert off.mean() < 0.02, f"{name}: {off.mean():.3f} of the values differ"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("phi", "scale"), [("tanh", 1e-3), ("gelu", 1e-19)])
 def test_tiny_signal_beside_a_unit_tangent_keeps_its_law(phi, scale):
     """Near zero tanh and gelu are linear: ratios to the input have the law of the linear network."""
@@ -211,6 +217,7 @@ def test_double_precision_mode_changes_nothing():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [40, 200])
 def test_zero_input_with_a_bias_has_the_gradient_of_dense_weights(width):
     """A signal row may lie wholly in the bias column."""

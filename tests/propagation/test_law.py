@@ -111,6 +111,7 @@ def assert_same_law_of_block(block, distribution, **setting):
     assert_same_law(8000, phi="tanh", sigma_w=1.4, sigma_b=0.3, **common)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("block", "distribution"), AT_ONCE)
 def test_law_of_a_block_without_matrices_is_that_of_its_matrices(block, distribution):
     assert_same_law_of_block(block, distribution)
@@ -140,10 +141,10 @@ def test_law_of_orthogonal_weights_holds_where_rows_fill_the_width(width, inputs
 @pytest.mark.parametrize(
     ("phi", "sigma_w", "sigma_b", "width", "inputs", "cotangent"),
     [
-        ("tanh", 1.5, 0.0, 12, 2, "random"),
+        pytest.param("tanh", 1.5, 0.0, 12, 2, "random", marks=pytest.mark.slow),
         ("relu", 1.4, 0.3, 16, 1, "sum"),
         pytest.param("gelu", 1.5, 0.3, 16, 3, "random", marks=pytest.mark.slow),
-        ("tanh", 1.5, 0.3, 1, 2, "sum"),
+        pytest.param("tanh", 1.5, 0.3, 1, 2, "sum", marks=pytest.mark.slow),
         pytest.param("relu", 1.4, 0.0, 2, 2, "random", marks=pytest.mark.slow),
         pytest.param("gelu", 1.5, 0.3, 2, 1, "sum", marks=pytest.mark.slow),
     ],

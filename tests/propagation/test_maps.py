@@ -12,6 +12,7 @@ WORDS = jax.random.bits(jax.random.key(2), (2,))
 ONE = jnp.array(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_weights_have_mean_0_and_variance_1(name):
     drawn = [
@@ -34,6 +35,7 @@ def test_distributions_have_their_shapes():
     assert abs(zeros - 0.8) < 4 * (0.8 * 0.2 / 60_000) ** 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fan_in", "fan_out"), [(30, 30), (30, 20), (20, 30)])
 def test_orthogonal_matrices_are_orthonormal_along_their_shorter_side(fan_in, fan_out):
     weights, _ = draw_matrix(WORDS, ONE, Matrices("orthogonal"), fan_in=fan_in, fan_out=fan_out)
@@ -42,6 +44,7 @@ def test_orthogonal_matrices_are_orthonormal_along_their_shorter_side(fan_in, fa
     np.testing.assert_allclose(weights @ weights.T, longer * np.eye(shorter), atol=2e-4)
 
 
+@pytest.mark.slow
 def test_tied_layers_have_one_matrix_and_one_bias():
     draw = lambda tied, layer: draw_matrix(WORDS, jnp.array(layer), Matrices(tied=tied), fan_in=5, fan_out=5)
     for one, other in zip(draw(True, 2), draw(True, 7), strict=True):
@@ -49,6 +52,7 @@ def test_tied_layers_have_one_matrix_and_one_bias():
     assert not np.array_equal(draw(False, 2)[0], draw(False, 7)[0])
 
 
+@pytest.mark.slow
 def test_an_initializer_keeps_its_own_scale_and_its_axes():
     initializer = lambda key, shape, dtype: jnp.arange(shape[0], dtype=dtype)[:, None] * jnp.ones(shape, dtype)
     sizes = Sizes(signals=1, tangents=0, fan_in=3, fan_out=2, bias=False)
@@ -57,6 +61,7 @@ def test_an_initializer_keeps_its_own_scale_and_its_axes():
     np.testing.assert_allclose(images, [[6.0, 6.0]], rtol=1e-6)  # 2 (0 + 1 + 2)
 
 
+@pytest.mark.slow
 def test_low_precision_rounds_what_float32_drew():
     sizes = Sizes(signals=1, tangents=0, fan_in=16, fan_out=16, bias=False)
     full, low = (
@@ -79,7 +84,7 @@ def sides(random_map, fan_in, fan_out, signals=2, tangents=3, sigma_b=None):
 @pytest.mark.parametrize("random_map", [GAUSSIAN, ORTHOGONAL, dense(Matrices("uniform"))], ids=["g", "o", "d"])
 @pytest.mark.parametrize(
     ("fan_in", "fan_out"),
-    [(70, 90), (7, 12), *(pytest.param(*fans, marks=pytest.mark.slow) for fans in ((40, 40), (12, 7)))],
+    [(7, 12), *(pytest.param(*fans, marks=pytest.mark.slow) for fans in ((70, 90), (40, 40), (12, 7)))],
 )
 def test_the_transpose_is_that_of_the_map_on_all_that_entered(random_map, fan_in, fan_out):
     """u · W v = Wᵀ u · v holds for every row v that met W, as it does for a real matrix."""
@@ -87,6 +92,7 @@ def test_the_transpose_is_that_of_the_map_on_all_that_entered(random_map, fan_in
     np.testing.assert_allclose(cotangents @ images.T, returned @ rows.T, rtol=2e-4, atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("random_map", [GAUSSIAN, ORTHOGONAL], ids=["g", "o"])
 def test_no_bias_reaches_the_tangents(random_map):
     without, withit = (sides(random_map, 40, 40, sigma_b=sigma_b) for sigma_b in (None, jnp.float32(0.5)))
@@ -96,18 +102,21 @@ def test_no_bias_reaches_the_tangents(random_map):
     np.testing.assert_allclose(cotangents @ images[2:].T, returned @ rows[2:].T, rtol=2e-4, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_orthogonal_maps_keep_all_inner_products_both_ways():
     rows, images, cotangents, returned = sides(ORTHOGONAL, 40, 40)
     np.testing.assert_allclose(images @ images.T, 1.3**2 * rows @ rows.T, rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(returned @ returned.T, 1.3**2 * cotangents @ cotangents.T, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_orthogonal_map_keeps_inner_products_where_rows_fill_the_width():
     rows, images, cotangents, returned = sides(ORTHOGONAL, 5, 5)
     np.testing.assert_allclose(images @ images.T, 1.3**2 * rows @ rows.T, rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(returned @ returned.T, 1.3**2 * cotangents @ cotangents.T, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("random_map", [GAUSSIAN, ORTHOGONAL], ids=["g", "o"])
 def test_rows_of_zeros_and_repeated_rows_are_legal(random_map):
     sizes = Sizes(signals=3, tangents=0, fan_in=20, fan_out=20, bias=False)

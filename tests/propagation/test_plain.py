@@ -111,10 +111,10 @@ class RealNetwork:
     ("name", "sigma_w", "sigma_b", "inputs", "cotangent", "width"),
     [
         ("tanh", 1.7, 0.0, 1, "random", 80),
-        ("tanh", 1.7, 0.4, 1, "sum", 24),
-        ("gelu", 1.3, 0.0, 2, "sum", 24),
+        pytest.param("tanh", 1.7, 0.4, 1, "sum", 24, marks=pytest.mark.slow),
+        pytest.param("gelu", 1.3, 0.0, 2, "sum", 24, marks=pytest.mark.slow),
         ("relu", 1.4, 0.4, 2, "random", 80),
-        ("selu", 0.8, 0.4, 3, "random", 24),
+        pytest.param("selu", 0.8, 0.4, 3, "random", 24, marks=pytest.mark.slow),
     ],
 )
 def test_matrix_free_network_is_the_real_one_that_its_noise_defines(name, sigma_w, sigma_b, inputs, cotangent, width):

@@ -50,6 +50,7 @@ def test_one_layer_branches_grow_by_2_9041_per_block():
     assert found[-1] / found[-2] == pytest.approx(2.9041, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["matrix_free", pytest.param("dense", marks=pytest.mark.slow)])
 def test_gradient_of_two_layer_branches_doubles_in_mean_square_per_block(weights):
     run = lambda key: propagate(

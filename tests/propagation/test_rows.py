@@ -66,6 +66,7 @@ def test_rows_in_the_span_of_others_are_dead(width):
     np.testing.assert_allclose(lower[1, 0], lower[0, 0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_there_are_never_more_live_rows_than_directions():
     for seed in range(20):
         assert np.count_nonzero(np.diag(factor_array(jnp.stack(rows_of(5, 2, seed))).lower)) == 2

@@ -77,6 +77,7 @@ def test_one_input_has_no_correlation():
     assert np.isnan(ours["correlation"]).all() and np.isnan(ours["correlation_h"]).all()
 
 
+@pytest.mark.slow
 def test_even_widths_sum_parts_of_rows_first():
     ours = records(propagate_single, "tanh", [1.5], 0.1, width=128, neurons_at_once=64)
     assert_same_networks(ours, records(propagate_plain, "tanh", [1.5], 0.1, width=128))

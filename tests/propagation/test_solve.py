@@ -20,6 +20,7 @@ def test_relu_keeps_its_signal_at_the_gain_of_he():
     assert found.slope == pytest.approx(10, rel=1e-2)  # rms h grows as gain^depth
 
 
+@pytest.mark.slow
 def test_a_linear_network_keeps_signal_gradient_and_their_balance_at_one_gain():
     gains = [jg.solve_gain("linear", target=target, **SIZES).gain for target in ("signal", "gradient", "balance")]
     np.testing.assert_allclose(gains, math.exp(0.5 / 200), rtol=0.01)

@@ -1,6 +1,9 @@
 """What makes a sweep fast, read off its program instead of a clock: what is drawn, what is stored."""
 
+import os
 import re
+import subprocess
+import sys
 from functools import partial
 from math import prod
 
@@ -11,9 +14,10 @@ import pytest
 from jaxgain.activations import activation
 from jaxgain.propagation.config import SweepConfig
 from jaxgain.propagation.network import Point, record_network, setting_of, steepest_slope, value_and_slope
-from jaxgain.propagation.sweep import lower_program
+from jaxgain.propagation.program import lower_program
 
 WIDTH, DEPTH = 128, 40
+CPU = {"JAX_PLATFORMS": "cpu"}
 
 
 def numbers_drawn(jaxpr, times=1):
@@ -54,3 +58,22 @@ def test_no_buffer_holds_gains_times_depth_times_width(inputs):
     sizes = {prod(map(int, shape.split(","))) for shape in shapes}
     assert inputs * gains * WIDTH in sizes or gains * WIDTH in sizes or gains * WIDTH // 4 in sizes
     assert max(sizes) < gains * DEPTH * WIDTH
+
+
+# VmHWM, in kB, counts from the start of the program; `ru_maxrss` would begin at the peak of the process that starts it.
+LARGE = """
+import re
+from pathlib import Path
+import jaxgain as jg
+jg.sweep(jg.SweepConfig(("tanh",), (0.75, 1.0, 1.5, 5 / 3), inputs=1, seeds=1, width={}, depth={}))
+print(1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak memory of a process is counted as Linux does")
+@pytest.mark.parametrize(("width", "depth"), [(1_000_000, 100), (1000, 100_000)])
+def test_a_large_sweep_needs_less_than_half_a_gigabyte_with_python_and_the_compiler(width, depth):
+    run = [sys.executable, "-c", LARGE.format(width, depth)]
+    printed = subprocess.run(run, capture_output=True, text=True, check=True, env=os.environ | CPU).stdout
+    assert 0.1e9 < int(printed) < 0.5e9

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import xarray
 
+from jaxgain.propagation import summary as summary_module
 from jaxgain.propagation.summary import gains_to_show, growth_per_layer, mean_and_error, summarize
 
 
@@ -130,3 +131,10 @@ def test_a_sweep_of_ranges_only_shows_them_all(exponential_sweep):
     dataset = exponential_sweep()
     dataset["gain_name"] = xarray.full_like(dataset["gain_name"], "")
     assert list(gains_to_show(dataset, "tanh")) == [1.0, 1.5, 2.0]
+
+
+def test_a_summary_made_a_few_gains_at_a_time_is_that_of_all(exponential_sweep, monkeypatch):
+    dataset = exponential_sweep(gradient_rate=0.02, jitter=0.001)
+    whole = summarize(dataset)
+    monkeypatch.setattr(summary_module, "SLAB", dataset.nbytes // 3)
+    xarray.testing.assert_identical(summarize(dataset), whole)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxgain as jg
-from jaxgain.propagation import network
+from jaxgain.propagation import network, program
 from jaxgain.propagation import sweep as sweep_module
 from jaxgain.propagation.config import STATISTICS, SweepConfig
 from jaxgain.propagation.sweep import sweep
@@ -77,13 +77,13 @@ def test_inputs_can_be_kept_apart_and_average_to_the_same():
 def test_program_is_traced_once_for_all_numbers(monkeypatch):
     """No gain, seed or bias compiles anew; only sizes and names do."""
     traces = []
-    original = network.record_network
+    original = network.observe_network
 
     def counted(*arguments, **keywords):
         traces.append(1)
         return original(*arguments, **keywords)
 
-    monkeypatch.setattr(sweep_module, "record_network", counted)
+    monkeypatch.setattr(program, "observe_network", counted)
     settings = dict(activations=("tanh",), width=11, depth=3, statistics=("std",), inputs=1)
     sweep(SweepConfig(gains=(1.0, 2.0), seeds=3, sigma_b=0.1, **settings))
     once = len(traces)
@@ -135,7 +135,7 @@ def test_callables_sweep_beside_names():
 
 
 def test_memory_that_is_too_small_is_refused_before_anything_runs():
-    with pytest.raises(ValueError, match=r"needs about .* GiB and memory is 0\.001 GiB; raise memory, or lower"):
+    with pytest.raises(ValueError, match=r"needs about .* MiB and memory is 0\.001 GiB; raise memory, or lower"):
         sweep(SweepConfig(("tanh",), ("0.5:3:64",), memory=0.001))
 
 

@@ -25,6 +25,7 @@ def alone(linear, phi, h):
 # Against the kernels of plain networks, with the same random numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [pytest.param("matrix_free", marks=pytest.mark.slow), "dense"])
 @pytest.mark.parametrize(
     ("phi", "sigma_b", "inputs", "width", "depths"),
@@ -95,6 +96,7 @@ def scaled_sum(linear, phi, h):
 FUNNEL = pytest.param(alone, (12, 20, 20, 9), marks=pytest.mark.slow)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("block", "widths"), [FUNNEL, (scaled_sum, (15,) * 6)], ids=["funnel", "one's own"])
 def test_all_passes_of_dense_blocks_are_those_of_the_matrices(block, widths):
     key, depth = jax.random.key(4), len(widths) - 1

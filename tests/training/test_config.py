@@ -35,6 +35,7 @@ BAD = [
     ({"learning_rates": ()}, ValueError, "learning_rates must not be empty"),
     ({"optimizer": "adamm"}, ValueError, "unknown optimizer 'adamm'; did you mean 'adam'?"),
     ({"inits": "critcal"}, ValueError, "unknown gain 'critcal'; did you mean 'critical'?"),
+    ({"inits": ()}, ValueError, "inits must not be empty; give at least one, e.g. inits=("),
     ({"inits": -1.0}, ValueError, "gains must be finite and at least 0"),
     ({"activations": "tahn"}, ValueError, "tanh"),
     ({"dataset": "digit"}, ValueError, "unknown dataset 'digit'; did you mean 'digits'?"),

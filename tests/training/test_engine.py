@@ -11,7 +11,16 @@ from flax import nnx
 
 from jaxgain.activations import activation
 from jaxgain.nn import LayerScales
-from jaxgain.training.engine import Member, Shape, _key, layer_norms, measure, model_of, train_one
+from jaxgain.training.engine import (
+    Member,
+    Shape,
+    batch_of,
+    layer_norms,
+    measure,
+    model_of,
+    scale_by_hypergradient,
+    train_one,
+)
 
 X = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
 Y = np.argmax(X[:, :4], axis=1).astype(np.int32)
@@ -67,7 +76,7 @@ def by_hand(shape, member, optimizer):
 
     losses = []
     for index in range(shape.steps):
-        chosen = jax.random.randint(jax.random.fold_in(_key(member, 1), index), (shape.batch,), 0, len(y))
+        chosen = batch_of(shape, member, index, len(y))
         losses.append(float(step(model, state, x[chosen], y[chosen])))
     return losses, model
 
@@ -99,11 +108,12 @@ def test_schedules_end_at_rest(schedule):
     assert np.isfinite(run.loss).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", ["plain", *(pytest.param(name, marks=SLOW) for name in ("residual", "prenorm"))])
 def test_gradient_norms_are_those_of_each_layers_kernels(block):
     shape = SHAPE._replace(block=block, kind="forward", layer_rates=(1.0,) * (4 if block == "plain" else 5))
     run, model = trained(shape, MEMBER, *DATA), model_of(shape, MEMBER)
-    chosen = jax.random.randint(jax.random.fold_in(_key(MEMBER, 1), 0), (shape.batch,), 0, 150)
+    chosen = batch_of(shape, MEMBER, 0, 150)
     grads = nnx.grad(
         lambda model: optax.softmax_cross_entropy_with_integer_labels(model(DATA[0][chosen]), DATA[1][chosen]).mean()
     )(model)
@@ -175,3 +185,19 @@ def test_seeds_decide_weights_and_batches_and_nothing_else_does():
     again = trained(SHAPE, MEMBER, *DATA)
     np.testing.assert_array_equal(first.loss, again.loss)
     assert np.abs(first.loss - other.loss).max() > 0.1
+
+
+def test_hypergradient_descent_is_sgd_whose_rate_follows_the_cosine_of_successive_gradients():
+    gradients = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
+    rule, factor, expected = scale_by_hypergradient(0.1), 1.0, []
+    for step, g in enumerate(gradients):
+        if step:
+            before = gradients[step - 1]
+            factor *= 1 + 0.1 * float(g @ before) / float(np.linalg.norm(g) * np.linalg.norm(before))
+        expected.append(factor * g)
+    state, found = rule.init({"a": jnp.zeros(2), "b": jnp.zeros(1)}), []
+    for g in gradients:
+        update, state = rule.update({"a": jnp.asarray(g[:2]), "b": jnp.asarray(g[2:])}, state)
+        found.append(np.concatenate([update["a"], update["b"]]))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert np.isfinite(rule.update({"a": jnp.zeros(2), "b": jnp.zeros(1)}, state)[0]["a"]).all()
