@@ -19,6 +19,7 @@ from jaxgain.runs.files import save_dataset, save_figure
 UNIT, TANGENT, ALL = "tanh alone", "tanh, forward + tangent", "tanh, all statistics"
 FORUM, TORCH, DENSE = "the forum's loop in PyTorch", "dense in PyTorch", "dense in jaxgain"
 FEW_GAINS = 4  # of the scaling over width and depth
+MOST_SECONDS = {"tanh": 5, "any": 15}  # of a phase diagram
 MOST_MEMORY = 0.5  # GB, at the largest width and the largest depth
 DENSE_FLOORS = {256: 25, 1024: 50, 2048: 60}  # per cent of the machine's matmul rate, by stacked rows
 NO_TORCH = "PyTorch is not installed: pip install torch"
@@ -58,6 +59,16 @@ class Row(NamedTuple):
 def judge(dataset: xarray.Dataset) -> Iterator[Row]:
     """Everything that was measured, beside its limit."""
     config = json.loads(dataset.attrs["config"])
+    parts = {"job": judge_job, "dense": judge_dense, "trivial": judge_growth}
+    for group, judge_part in parts.items():
+        if group in dataset["group"].values:
+            yield from judge_part(dataset, config)
+    if "diagram_seconds" in dataset:
+        yield from judge_diagrams(dataset, config)
+
+
+def judge_job(dataset: xarray.Dataset, config: dict[str, Any]) -> Iterator[Row]:
+    """What a neuron costs, and what the same job costs by other means."""
     section, unit = "Cost per neuron, layer, gain and seed, in units of one tanh on all cores", cost(dataset, UNIT)
     yield Row(section, "one tanh, in place, per element", 1e9 * unit, 1e9 * unit.min(), "ns")
     yield Row(section, TANGENT, *ratio(dataset, TANGENT, UNIT), "", most=3.5)
@@ -76,12 +87,18 @@ def judge(dataset: xarray.Dataset) -> Iterator[Row]:
         else:
             yield Row(section, f"{name}: {NO_TORCH}", np.array([]), np.nan, "×", least=floor)
 
+
+def judge_dense(dataset: xarray.Dataset, config: dict[str, Any]) -> Iterator[Row]:
+    """How much of a matmul's rate is reached."""
     section = "Dense, forward + reverse with its random numbers, of the machine's own matmul rate"
     for rows in config["dense_rows"]:
         share, best = ratio(dataset, f"matmul, {rows:,} rows", f"dense, {rows:,} rows")
         claim, floor = f"{rows:,} stacked rows, width {config['width']:,}", DENSE_FLOORS.get(rows, -np.inf)
         yield Row(section, claim, 100 * share, 100 * best, "%", least=floor)
 
+
+def judge_growth(dataset: xarray.Dataset, config: dict[str, Any]) -> Iterator[Row]:
+    """How time and memory grow with width, depth and gains."""
     section = f"Growth of {ALL}, one seed"
     for axis in ("width", "depth"):
         sizes, seconds, _ = scaling(dataset, axis)
@@ -95,10 +112,24 @@ def judge(dataset: xarray.Dataset) -> Iterator[Row]:
         sizes, seconds, memory = scaling(dataset, axis)
         largest = f"{worded(axis, int(sizes[-1]))}, {fixed_sizes(config, axis)}"
         yield Row(section, f"time at {largest}", seconds[-1], seconds[-1].min(), "s")
+        whole = f"whole process at {largest}, with JAX and its compiler"
+        yield Row(section, whole, memory[-1:], memory[-1], "GB", most=limit)
         beyond = memory[-1] - trivial_memory(dataset)
-        yield Row(section, f"memory at {largest}, beyond a trivial sweep", np.array([beyond]), beyond, "GB", most=limit)
-        whole = f"whole process at {worded(axis, int(sizes[-1]))}, with JAX and its compiler"
-        yield Row(section, whole, memory[-1:], memory[-1], "GB")
+        yield Row(section, f"memory at {largest}, beyond a trivial sweep", np.array([beyond]), beyond, "GB")
+
+
+def judge_diagrams(dataset: xarray.Dataset, config: dict[str, Any]) -> Iterator[Row]:
+    """How long a phase diagram takes, for tanh and for the slowest activation."""
+    points, seconds = config["diagram_points"], dataset["diagram_seconds"]
+    section = f"Phase diagram of {points} × {points} points, compiling included"
+    slowest = str(seconds.median("diagram_repeat").idxmax("diagram").values)
+    claims = {
+        "tanh": ("tanh", "tanh"),
+        f"slowest of {seconds.sizes['diagram']} activations: {slowest}": (slowest, "any"),
+    }
+    for claim, (phi, limit) in claims.items():
+        values = seconds.sel(diagram=phi).values
+        yield Row(section, claim, values, values.min(), "s", most=MOST_SECONDS[limit])
 
 
 def cost(dataset: xarray.Dataset, name: str) -> np.ndarray:
@@ -170,11 +201,14 @@ def tables_of_rows(rows: Sequence[Row]) -> Iterator[RenderableType]:
 
 
 def table_of_times(dataset: xarray.Dataset) -> Table:
-    """Seconds of each measure and of compiling it."""
+    """Seconds of each measure and of compiling it, and of phase diagrams, which cannot do without."""
     table = _table({"seconds": 34, "median": 12, "quartiles": 20, "shortest": 12, "compiling": 12})
     for name in dataset["measure"].values:
         seconds, compiling = (dataset[what].sel(measure=name).values for what in ("seconds", "compile_seconds"))
         table.add_row(str(name), *spread(seconds), short(seconds.min()), short(float(compiling)))
+    for name in dataset["diagram"].values if "diagram" in dataset else ():
+        seconds = dataset["diagram_seconds"].sel(diagram=name).values
+        table.add_row(f"phase diagram, {name}", *spread(seconds), short(seconds.min()), "included")
     return table
 
 
@@ -283,12 +317,15 @@ def _plain(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def report(dataset: xarray.Dataset, folder: Path) -> None:
-    """Write the dataset and the figure, and print the tables."""
-    save_dataset(dataset, folder / "benchmark.nc")
-    figure = Figure(dpi=150)
-    draw(figure, dataset)
-    save_figure(figure, folder / "benchmark.png")
+def report(dataset: xarray.Dataset, folder: Path, *, whole: bool = True) -> None:
+    """Write the dataset and the figure of a whole benchmark, and print the tables."""
+    files = "Only a part of the benchmark: no dataset and no figure are written."
+    if whole:
+        save_dataset(dataset, folder / "benchmark.nc")
+        figure = Figure(dpi=150)
+        draw(figure, dataset)
+        save_figure(figure, folder / "benchmark.png")
+        files = f"Dataset: {folder / 'benchmark.nc'}\nFigure:  {folder / 'benchmark.png'}"
     rows = list(judge(dataset))
     limited = [row.met for row in rows if row.met is not None]
     out = console()
@@ -296,4 +333,4 @@ def report(dataset: xarray.Dataset, folder: Path) -> None:
         out.print(part)
     load = dataset.attrs["load_before"]
     out.print(f"\n{sum(limited)} of {len(limited)} limits are met. Other programs kept {load:.1f} cores busy before.")
-    out.print(f"Dataset: {folder / 'benchmark.nc'}\nFigure:  {folder / 'benchmark.png'}", soft_wrap=True)
+    out.print(files, soft_wrap=True)

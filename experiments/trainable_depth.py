@@ -8,23 +8,25 @@ or next to it.
 
     python -m experiments.trainable_depth
 
-prints the table and the verdict, and writes trainable_depth.nc and trainable_depth.png, in about ten minutes.
+prints the verdict and writes trainable_depth.nc and trainable_depth.png, in about twenty minutes.
+
+With the defaults the rank correlation is 0.993, and 0.909 with test accuracy. At 116 layers, of the twelve columns,
+only σ_w = 1.3 (training accuracy 0.96 ± 0.01) and 1.4 (0.70 ± 0.12) learn; the edge of chaos is at 1.327.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import tyro
 import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.sweep import prepare_jax, progress_bar
-from jaxgain.cli.tables import console
-from jaxgain.cli.train_table import train_tables
+from jaxgain.cli.arguments import experiment
+from jaxgain.cli.experiments import Verdict, settle, verdict_of
+from jaxgain.cli.running import progress_bar
 from jaxgain.figures.training import draw_training
-from jaxgain.runs.files import output_folder, save_dataset, save_figure
 
 LEARNED = 0.5  # accuracy from which a network has learned something; guessing is 0.1
 
@@ -35,7 +37,7 @@ class TrainableDepthConfig:
 
     sigma_w: str = "0.9:2:12"
     """σ_w of every layer, start:stop:count."""
-    depths: tuple[int, ...] = (2, 4, 8, 12, 18, 28, 42, 64)
+    depths: tuple[int, ...] = (2, 4, 8, 14, 24, 42, 70, 116)
     """Hidden layers."""
     sigma_b: float = 0.05**0.5
     """Standard deviation of the biases."""
@@ -51,57 +53,58 @@ class TrainableDepthConfig:
     """Folder for the dataset and the figure."""
 
 
+FULL = TrainableDepthConfig()
 SMOKE = TrainableDepthConfig(sigma_w="1:2:3", depths=(2, 4), width=16, steps=100, seeds=2)
 
 
-def run(config: TrainableDepthConfig) -> xarray.Dataset:
+def run(config: TrainableDepthConfig) -> dict[str, xarray.Dataset]:
     """Train every network of the grid."""
     grid = {"inits": config.sigma_w, "depths": config.depths, "widths": config.width, "seeds": config.seeds}
     how = {"optimizer": "sgd", "learning_rates": config.learning_rate, "steps": config.steps, "gradient_every": 50}
     with progress_bar() as progress:
-        return jg.train(jg.TrainConfig(**grid, **how, sigma_b=config.sigma_b, measure_every=100), progress=progress)
+        settings = jg.TrainConfig(**grid, **how, sigma_b=config.sigma_b, measure_every=100)
+        return {"trained": jg.train(settings, progress=progress)}
 
 
-def judge(dataset: xarray.Dataset) -> dict[str, float]:
-    """The rank correlation of area and 6 ξ_c, and how many columns the deepest one is from the critical one."""
-    one = dataset.sel(activation="tanh").squeeze(["width", "learning_rate"], drop=True)
+def judge(found: dict[str, xarray.Dataset]) -> list[Verdict]:
+    """By the rank correlation of area and 6 ξ_c, and by how far the deepest column is from the critical one."""
+    one = found["trained"].sel(activation="tanh").squeeze(["width", "learning_rate"], drop=True)
     accuracy = one["train_accuracy"].mean("seed").transpose("init", "depth")
     area = np.trapezoid(accuracy.values, np.log(accuracy["depth"].values), axis=1)
-    reach = np.abs(one["xi_c"].values)
+    reach, sigma_w = np.abs(one["xi_c"].values), one["sigma_w"].values
     rank = lambda values: np.argsort(np.argsort(values))
+    together = float(np.corrcoef(rank(area), rank(reach))[0, 1])
     learned = np.where(accuracy.values >= LEARNED, accuracy["depth"].values, 0).max(axis=1)
     # Of columns that are equally deep the one with the larger area.
     deepest = int(np.lexsort((area, learned))[-1])
-    return {
-        "rank_correlation": float(np.corrcoef(rank(area), rank(reach))[0, 1]),
-        "columns_apart": float(abs(deepest - int(np.argmax(reach)))),
-        "deepest_sigma_w": float(one["sigma_w"].values[deepest]),
-        "critical_sigma_w": jg.edge_of_chaos("tanh", sigma_b=float(one["sigma_b"].values[0])).init.sigma_w,
-        "deepest": float(learned.max()),
-    }
-
-
-def main(default: TrainableDepthConfig = TrainableDepthConfig(), words: list[str] | None = None) -> dict[str, float]:
-    """Run, judge and draw."""
-    config = tyro.cli(TrainableDepthConfig, default=default, args=words, prog="python -m experiments.trainable_depth")
-    folder = output_folder(config.out)
-    prepare_jax()
-    dataset = run(config)
-    save_dataset(dataset, folder / "trainable_depth.nc")
-    figure = Figure()
-    draw_training(figure, dataset, accuracy="train_accuracy")
-    save_figure(figure, folder / "trainable_depth.png")
-    for part in train_tables(dataset):
-        console().print(part)
-    found = judge(dataset)
-    holds = found["rank_correlation"] > 0.8 and found["columns_apart"] <= 1
-    print(
-        f"Rank correlation of the area with 6 ξ_c: {found['rank_correlation']:.3f}. Deepest that learned: "
-        f"{found['deepest']:.0f} layers at σ_w = {found['deepest_sigma_w']:.3g}, {found['columns_apart']:.0f} columns "
-        f"from the largest ξ_c; the edge of chaos is at σ_w = {found['critical_sigma_w']:.4f}.\n"
-        f"The claim {'holds' if holds else 'FAILS'}, over {config.seeds} seeds."
+    apart = abs(deepest - int(np.argmax(reach)))
+    edge = jg.edge_of_chaos("tanh", sigma_b=float(one["sigma_b"].values[0])).init.sigma_w
+    follows, there = together > 0.8, apart <= 1
+    number = (
+        f"rank correlation of trained depth and ξ_c over {len(area)} σ_w: {together:.3f}; deepest that learned: "
+        f"{learned.max():.0f} layers at σ_w = {sigma_w[deepest]:.3g}, {apart} columns from the largest ξ_c; the edge "
+        f"of chaos is at {edge:.4f}"
     )
-    return found
+    why = {
+        (True, True): "How deep a network can be and learn follows from how far down two inputs can be told apart.",
+        (True, False): "Depth follows ξ_c over σ_w, but the deepest networks learn away from the edge of chaos.",
+        (False, True): "The deepest networks learn at the edge of chaos, but elsewhere depth does not follow ξ_c.",
+        (False, False): "What trains does not follow ξ_c.",
+    }[follows, there]
+    says = "a tanh network trains up to a depth of about 6 ξ_c, deepest at the edge of chaos"
+    verdict = verdict_of(follows and there, imprecise=follows or there)
+    return [Verdict("Schoenholz et al. 2017", says, verdict, number, one.sizes["seed"], why)]
+
+
+def draw(figure: Figure, found: dict[str, xarray.Dataset]) -> None:
+    """What trains over σ_w and depth, with 6 ξ_c on top, and losses and lengths over the steps."""
+    draw_training(figure, found["trained"], accuracy="train_accuracy")
+
+
+def main(words: Sequence[str] | None = None, default: TrainableDepthConfig = FULL) -> None:
+    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
+    with experiment("trainable_depth", default, words) as config:
+        settle("trainable_depth", config, run, judge, draw)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import pytest
 import xarray
 from matplotlib.image import imread
 
+import jaxgain
 from experiments import benchmark, benchmark_report
 from experiments.benchmark import SMOKE
 from experiments.benchmark_report import ALL, DENSE, FORUM, TANGENT, TORCH, UNIT
@@ -48,12 +49,14 @@ def test_every_repetition_of_every_measure_is_kept(outcome):
     assert (dataset["wall_seconds"] >= dataset["seconds"]).values[sweeps].all()
     grown = np.isin(dataset["measure"].values, list(growth))
     assert (dataset["peak_bytes"].values[grown] > 1e7).all()
+    assert dataset["diagram"].values.tolist() == ["tanh", "relu"] and dataset.sizes["diagram_repeat"] == 1
+    assert (dataset["diagram_seconds"] > 0.01).all()  # it compiles
 
 
 @pytest.mark.slow
 def test_every_row_has_finite_ratios_or_says_that_pytorch_is_missing(outcome):
     rows = list(benchmark_report.judge(outcome[0]))
-    assert len({(row.section, row.claim) for row in rows}) == len(rows) == 22
+    assert len({(row.section, row.claim) for row in rows}) == len(rows) == 24
     missing = [row for row in rows if not row.values.size]
     assert len(missing) == (0 if find_spec("torch") else 2)
     for row in rows:
@@ -110,29 +113,40 @@ def test_fits_find_the_power_and_the_line_they_were_given():
     assert benchmark_report.affine(sizes, sizes**2)[2] > 0.1
 
 
+def test_phase_diagrams_are_judged_by_tanh_and_by_the_slowest_of_all():
+    config = json.dumps({"diagram_points": 200})
+    seconds = {"tanh": [4.0, 6.0, 4.5], "relu": [1.0, 30.0, 1.0], "step": [16.0, 14.0, 17.0]}
+    dataset = xarray.Dataset(
+        {
+            "diagram_seconds": (("diagram", "diagram_repeat"), list(seconds.values())),
+            "seconds": (("measure", "repeat"), np.empty((0, 7))),
+        },
+        coords={"diagram": list(seconds), "measure": np.empty(0, str), "group": ("measure", np.empty(0, str))},
+        attrs={"config": config},
+    )
+    tanh, slowest = benchmark_report.judge(dataset)
+    assert "200 × 200" in tanh.section and tanh.claim == "tanh" and tanh.most == 5 and tanh.met is True
+    assert slowest.claim == "slowest of 3 activations: step" and slowest.most == 15 and slowest.met is False
+    assert slowest.values.tolist() == seconds["step"] and slowest.of_shortest == 14.0
+
+
+@pytest.mark.slow
+def test_a_part_alone_prints_its_rows_and_writes_nothing(tmp_path, capsys):
+    benchmark.main(["--only", "diagrams", "--diagrams", "tanh", "--out", str(tmp_path)], default=SMOKE)
+    printed = capsys.readouterr().out
+    assert "phase diagram, tanh" in printed and "slowest of 1 activations: tanh" in printed
+    assert "Only a part of the benchmark" in printed and "one tanh, in place" not in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_listed_activation_has_a_phase_diagram():
+    assert set(benchmark.BenchmarkConfig().diagrams) == set(jaxgain.ACTIVATIONS)
+
+
 def test_a_row_is_met_within_its_limits_only():
     row = benchmark_report.Row("", "", np.array([0.5, 0.95, 7.0]), 0.5, "", least=0.9, most=1.1)
     assert row.met is True and row._replace(most=0.94).met is False and row._replace(least=0.96).met is False
     assert row._replace(least=-math.inf, most=math.inf).met is None
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (["--rounds", "0"], "rounds must be at least 1, got 0."),
-        (["--depths", "10"], "depths must be at least two rising numbers, got [10]; a line is fitted to them."),
-        (["--activations", "geluu"], "unknown activation 'geluu'; did you mean"),
-        (["--width", "wide"], "--width: invalid literal"),
-        (["--out", "/dev/null"], "cannot write to the folder /dev/null"),
-    ],
-)
-def test_a_bad_option_is_one_line(words, sentence, capsys):
-    with pytest.raises(SystemExit) as stop:
-        benchmark.main(words)
-    error = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert error.startswith(f"benchmark: {sentence}") and error.count("\n") == 1
-    assert error.endswith("See python -m experiments.benchmark --help\n")
 
 
 def test_doctests():

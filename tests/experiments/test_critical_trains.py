@@ -1,5 +1,3 @@
-import dataclasses
-
 import pytest
 import xarray
 
@@ -26,6 +24,6 @@ def test_two_standard_errors_decide_who_is_behind(critical, verdict):
 
 @pytest.mark.slow
 def test_the_experiment_runs(tmp_path, capsys):
-    main(dataclasses.replace(SMOKE, out=tmp_path), [])
+    main(["--out", str(tmp_path)], default=SMOKE)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["critical_trains.nc", "critical_trains.png"]
     assert "The claim " in capsys.readouterr().out
