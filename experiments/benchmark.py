@@ -35,8 +35,8 @@ import xarray
 import jaxgain
 from experiments.benchmark_report import ALL, DENSE, FEW_GAINS, FORUM, TANGENT, TORCH, UNIT, report, start_of, worded
 from jaxgain.activations import ACTIVATIONS
-from jaxgain.cli.arguments import experiment
 from jaxgain.cli.running import cores
+from jaxgain.experiments import experiment
 from jaxgain.propagation.config import STATISTICS, SweepConfig
 
 ELEMENTS, CHAIN = 2**20, 64  # an activation alone: float32 numbers, and calls on its own output timed together

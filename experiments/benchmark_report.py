@@ -13,8 +13,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jaxgain.cli.tables import console
-from jaxgain.runs.files import save_dataset, save_figure
+from jaxgain.experiments import console, save_dataset, save_figure
 
 UNIT, TANGENT, ALL = "tanh alone", "tanh, forward + tangent", "tanh, all statistics"
 FORUM, TORCH, DENSE = "the forum's loop in PyTorch", "dense in PyTorch", "dense in jaxgain"

@@ -24,11 +24,21 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.estimates import Estimate, estimate
-from jaxgain.cli.experiments import Found, Verdict, settle, verdict_of
-from jaxgain.cli.running import progress_bar
-from jaxgain.figures.panels import BLUE, GREEN, ORANGE, PURPLE, plain_panel
+from jaxgain.experiments import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    Estimate,
+    Found,
+    Verdict,
+    estimate,
+    experiment,
+    plain_panel,
+    progress_bar,
+    settle,
+    verdict_of,
+)
 
 DOMAIN = (0.8, 1.5)  # of the variance of activations, in the theorem
 LEARNED = 0.9  # accuracy

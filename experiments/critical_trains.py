@@ -24,11 +24,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.running import progress_bar
-from jaxgain.cli.tables import console
-from jaxgain.runs.files import save_dataset, save_figure
-from jaxgain.training.summary import accuracy_and_error, best_rates
+from jaxgain.experiments import console, experiment, progress_bar, save_dataset, save_figure
 
 FAR = 0.3  # of the accuracy: what "far better" is
 WORDED = {"momentum": "SGD with momentum 0.9", "adam": "Adam"}
@@ -78,8 +74,8 @@ def run(config: CriticalTrainsConfig) -> xarray.Dataset:
             gradient_every=50,
         )
         with progress_bar() as progress:
-            best = best_rates(jg.train(settings, progress=progress))
-        mean, error = (part.squeeze(["depth", "width"], drop=True) for part in accuracy_and_error(best))
+            best = jg.best_rates(jg.train(settings, progress=progress))
+        mean, error = (part.squeeze(["depth", "width"], drop=True) for part in jg.accuracy_and_error(best))
         rate = best["learning_rate"].squeeze(["depth", "width"], drop=True)
         one = xarray.Dataset({"accuracy": mean, "error": error}).drop_vars("learning_rate")
         parts.append(one.assign(best_rate=rate.drop_vars("learning_rate")).expand_dims(optimizer=[optimizer]))

@@ -29,11 +29,23 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.estimates import Estimate, estimate
-from jaxgain.cli.experiments import Found, Verdict, settle, verdict_of
-from jaxgain.cli.running import progress_bar
-from jaxgain.figures.panels import BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW, plain_panel
+from jaxgain.experiments import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    YELLOW,
+    Estimate,
+    Found,
+    Verdict,
+    estimate,
+    experiment,
+    plain_panel,
+    progress_bar,
+    settle,
+    verdict_of,
+)
 
 CLIP = 1.0
 CURES = {

@@ -24,8 +24,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.experiments import Verdict, settle, verdict_of
+from jaxgain.experiments import Verdict, experiment, settle, verdict_of
 
 PAPER = "Pennington et al. 2017"
 ACTIVATIONS = {"identity": 1.0, "tanh": 1.0, "relu": 2.0}  # with σ_w²

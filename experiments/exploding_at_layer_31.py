@@ -29,8 +29,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.experiments import Verdict, settle, verdict_of
+from jaxgain.experiments import Verdict, experiment, settle, verdict_of
 
 NORMAL = math.erfc(2**-0.5)  # of a normal law, outside of one standard deviation
 EVENTS = ["norm is inf", "x has inf", "x has NaN"]

@@ -25,8 +25,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.experiments import Verdict, settle, verdict_of
+from jaxgain.experiments import Verdict, experiment, settle, verdict_of
 
 KEPT, MANY, APART = 1.0, 4.0, 20.0  # powers of ten: what is kept, what is lost, how far apart networks end
 LINES = 150  # networks that are drawn, besides those that end lowest and highest

@@ -25,10 +25,19 @@ import numpy as np
 import xarray
 from matplotlib.figure import Figure
 
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.estimates import Estimate, estimate
-from jaxgain.cli.experiments import Found, Verdict, settle, verdict_of
-from jaxgain.figures.panels import BLUE, GREEN, ORANGE, plain_panel
+from jaxgain.experiments import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    Estimate,
+    Found,
+    Verdict,
+    estimate,
+    experiment,
+    plain_panel,
+    settle,
+    verdict_of,
+)
 
 GAINS = {"tanh": 5 / 3, "selu": 3 / 4}
 MODES = {"fan_avg": "Glorot", "fan_in": "fan_in"}

@@ -25,8 +25,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.experiments import Verdict, settle, verdict_of
+from jaxgain.experiments import Verdict, experiment, settle, verdict_of
 
 PAPER = "Brock et al. 2021"
 PUBLISHED = {

@@ -26,8 +26,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.experiments import Found, Verdict, settle, verdict_of
+from jaxgain.experiments import Found, Verdict, experiment, settle, verdict_of
 
 VANISHED, BACK, LEARNED = 1 / 300, 1 / 10, 0.5
 COLOURS = ("#d55e00", "#e69f00", "#cc79a7", "#56b4e9", "#0072b2", "#009e73")

@@ -15,9 +15,7 @@ import jax.numpy as jnp
 import optax
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.runs.files import save_figure
-from jaxgain.training.data import load
+from jaxgain.experiments import experiment, save_figure
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def flax_default(config: ProbeModelsConfig) -> Any:
 
 def train(config: ProbeModelsConfig, params: Any, monitor: Any = None) -> tuple[float, Any, float]:
     """Return test accuracy, what the monitor saw, and the seconds of all cores in the run, compiling apart."""
-    data = load("digits")
+    data = jg.load_data("digits")
     x, y = jnp.asarray(data.x, jnp.float32), jax.nn.one_hot(data.y, 10)
     optimizer = optax.adam(config.learning_rate)
 
@@ -91,7 +89,7 @@ def train(config: ProbeModelsConfig, params: Any, monitor: Any = None) -> tuple[
 def main(words: Sequence[str] | None = None, default: ProbeModelsConfig = ProbeModelsConfig()) -> bool:
     """Run, draw, and return whether the calibrated network learns where Flax's default does not."""
     with experiment("probe_models", default, words) as config:
-        params, data = flax_default(config), load("digits")
+        params, data = flax_default(config), jg.load_data("digits")
         x, y = jnp.asarray(data.x[: config.batch], jnp.float32), jax.nn.one_hot(data.y[: config.batch], 10)
         found = jg.calibrate(network, params, x)
     save_figure(jg.draw_probe(found.before), config.out / "probe.png")

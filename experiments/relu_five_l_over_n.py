@@ -22,8 +22,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.experiments import Verdict, settle, verdict_of
+from jaxgain.experiments import Verdict, experiment, settle, verdict_of
 
 WIDE, NEAR = 128, 0.05  # from which width 5L/n is judged, and by how much it may be off
 

@@ -28,8 +28,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.experiments import Verdict, settle, verdict_of
+from jaxgain.experiments import Verdict, experiment, settle, verdict_of
 
 VARIANCE = 0.5 - 1 / (2 * math.pi)  # of the positive part of a standard normal number
 GAINS = {"√2 (He)": 2**0.5, "1 (Xavier)": 1.0, "1.71, as if the variance were kept": VARIANCE**-0.5}

@@ -25,10 +25,19 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.estimates import Estimate, estimate
-from jaxgain.cli.experiments import Found, Verdict, settle, verdict_of
-from jaxgain.figures.panels import BLUE, GREEN, ORANGE, plain_panel
+from jaxgain.experiments import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    Estimate,
+    Found,
+    Verdict,
+    estimate,
+    experiment,
+    plain_panel,
+    settle,
+    verdict_of,
+)
 
 ROOT_TWO = 2**0.5
 

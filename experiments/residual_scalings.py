@@ -24,9 +24,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.experiments import Verdict, settle, verdict_of
-from jaxgain.grammar import number
+from jaxgain.experiments import Verdict, experiment, settle, verdict_of
 
 RULES = {"1": "#d55e00", "1/sqrt(L)": "#e69f00", "1/L": "#009e73", "0": "#0072b2"}
 NAMES = ("α = 1", "α = 1/√L", "α = 1/L", "α = 0")
@@ -57,8 +55,7 @@ def run(config: ResidualConfig) -> dict[str, xarray.Dataset]:
     both: dict[str, Any] = dict(block="residual", branch="two_layer", depth=config.depth)
     sizes: dict[str, Any] = dict(width=config.width, seeds=config.seeds, inputs=1, **both)
     relu = jg.SweepConfig("relu", "sqrt(2)", alpha=tuple(RULES), statistics=STATISTICS, **sizes)
-    alphas = [number(rule, L=config.depth) for rule in RULES]
-    swept = jg.sweep(relu).squeeze(["activation", "gain"], drop=True).sel(alpha=alphas, method="nearest")
+    swept = jg.sweep(relu).squeeze(["activation", "gain"], drop=True).sortby("alpha", ascending=False)  # as in RULES
     swept = swept.transpose("alpha", "seed", "layer")
     tanh = jg.sweep(jg.SweepConfig("tanh", (1.0,), statistics="log_jacobian_rms", **sizes))["log_jacobian_rms"]
     expected = [jg.mean_field("relu", jg.Init(2**0.5), alpha=rule, **both) for rule in RULES]

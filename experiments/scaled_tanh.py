@@ -28,8 +28,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.experiments import Found, Verdict, settle, verdict_of
+from jaxgain.experiments import Found, Verdict, experiment, settle, verdict_of
 
 HEIGHT, SLOPE = 1.7159, 2 / 3
 LINES = (("lecun_tanh", 1.0, "#d55e00", "-"), ("tanh", 1.0, "#0072b2", "--"), ("tanh", HEIGHT * SLOPE, "#009e73", ":"))

@@ -23,11 +23,20 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.estimates import estimate
-from jaxgain.cli.experiments import Found, Verdict, settle, verdict_of
-from jaxgain.figures.panels import BLUE, GREEN, ORANGE, PURPLE, SKY, plain_panel
-from jaxgain.propagation.summary import growth_per_layer
+from jaxgain.experiments import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    Found,
+    Verdict,
+    estimate,
+    experiment,
+    plain_panel,
+    settle,
+    verdict_of,
+)
 
 COLOURS = {0.6: SKY, 0.75: GREEN, 1.0: BLUE, 1.2: ORANGE, 1.4: PURPLE}
 
@@ -88,7 +97,8 @@ def judge(found: Found) -> list[Verdict]:
     back = lambda gain, k: log.sel(gain=gain).isel(layer=-1 - min(k, last)) - log.sel(gain=gain).isel(layer=-1)
     # At 0.75 the first layers are on their way to the fixed point still.
     half = last - last // 2
-    factor = {1.0: estimate(growth_per_layer(log.sel(gain=1.0))).exp(), 0.75: estimate(back(0.75, half) / half).exp()}
+    growth = jg.growth_per_layer(log.sel(gain=1.0))
+    factor = {1.0: estimate(growth).exp(), 0.75: estimate(back(0.75, half) / half).exp()}
     first, over32 = estimate(back(1.0, 10) / 10).exp(), estimate(back(1.0, 32)).exp()
     explodes, onset = factor[1.0].above(1.005), first.below(1 + (factor[1.0].mean - 1) / 2)
     at = {gain: theory.sel(gain=gain, method="nearest") for gain in (0.75, 1.0)}

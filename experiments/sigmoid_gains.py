@@ -23,12 +23,21 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.estimates import estimate
-from jaxgain.cli.experiments import Found, Verdict, settle, verdict_of
-from jaxgain.figures.panels import BLUE, GREEN, ORANGE, PURPLE, YELLOW, plain_panel
-from jaxgain.propagation.summary import growth_per_layer
-from jaxgain.theory.critical import root
+from jaxgain.experiments import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    YELLOW,
+    Found,
+    Verdict,
+    estimate,
+    experiment,
+    plain_panel,
+    root,
+    settle,
+    verdict_of,
+)
 
 KUMAR, LOST = 3.6, 100.0  # the gain of the claim; by what factor a gradient may shrink for A9
 COLOURS = (BLUE, GREEN, ORANGE, PURPLE, YELLOW)
@@ -78,7 +87,7 @@ def judge(found: Found) -> list[Verdict]:
     sampled, theory, needed = found["sampled"], found["theory"], found["needed"]
     seeds, last, edge = sampled.sizes["seed"], int(sampled["layer"][-1]), float(needed.attrs["edge"])
     of = lambda phi, gain, name: sampled[name].sel(activation=phi).sel(gain=gain, method="nearest")
-    rate = lambda phi, gain: estimate(growth_per_layer(of(phi, gain, "log_grad_rms"))).exp()
+    rate = lambda phi, gain: estimate(jg.growth_per_layer(of(phi, gain, "log_grad_rms"))).exp()
     tanh, sigmoid, one = rate("tanh", 1.0), rate("sigmoid", KUMAR), rate("sigmoid", 1.0)
     # Of a power of the depth the factor per layer goes to 1; within 5% of it is no exponential vanishing.
     keeps = {name: value.near(1, 0.05) for name, value in (("tanh", tanh), ("sigmoid", sigmoid))}

@@ -27,11 +27,21 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.estimates import Estimate, estimate
-from jaxgain.cli.experiments import Found, Verdict, settle, verdict_of
-from jaxgain.figures.panels import BLUE, GREEN, ORANGE, PURPLE, YELLOW, plain_panel
-from jaxgain.propagation.summary import growth_per_layer
+from jaxgain.experiments import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    YELLOW,
+    Estimate,
+    Found,
+    Verdict,
+    estimate,
+    experiment,
+    plain_panel,
+    settle,
+    verdict_of,
+)
 
 COLOURS = (BLUE, GREEN, YELLOW, ORANGE, PURPLE)
 LIMIT = math.sqrt(math.pi / 8)
@@ -86,7 +96,7 @@ def judge(found: Found) -> list[Verdict]:
     falls = end.below(-0.1) and gradient.below(-0.1)
     power = end.near(-1, 0.15) and gradient.near(-1, 0.15)
     factor = {
-        gain: estimate(growth_per_layer(sampled["log_grad_rms"].sel(gain=gain))).exp() for gain in _above(sampled)
+        gain: estimate(jg.growth_per_layer(sampled["log_grad_rms"].sel(gain=gain))).exp() for gain in _above(sampled)
     }
     wide = {gain: float(rates["factor"].sel(gain=gain, method="nearest")) for gain in factor}
     listed = list(factor.values())

@@ -21,8 +21,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.experiments import Verdict, settle, verdict_of
+from jaxgain.experiments import Verdict, experiment, settle, verdict_of
 
 ETA, NEAR = 0.9, 0.02  # the cosine asked for, and what a finite width may add to it
 COLOURS = ("#000000", "#d55e00", "#0072b2")

@@ -30,13 +30,21 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.estimates import estimate
-from jaxgain.cli.experiments import Found, Verdict, settle, verdict_of
-from jaxgain.figures.panels import BLUE, GREEN, ORANGE, PURPLE, SKY, plain_panel
-from jaxgain.propagation.summary import growth_per_layer
-from jaxgain.theory.critical import root
-from jaxgain.theory.quadrature import expectation
+from jaxgain.experiments import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    Found,
+    Verdict,
+    estimate,
+    experiment,
+    plain_panel,
+    root,
+    settle,
+    verdict_of,
+)
 
 FIVE_THIRDS = 5 / 3
 COLOURS = {1.0: BLUE, 1.01: SKY, 1.1: GREEN, FIVE_THIRDS: ORANGE, 3.0: PURPLE}
@@ -87,8 +95,8 @@ def run(config: FiveThirdsConfig) -> Found:
 def candidates() -> dict[str, float]:
     """What might give 5/3: the kinds of gain that jaxgain knows, and other quantities, z being standard normal."""
     gains = {kind: jg.gain("tanh", kind) for kind in ("forward", "backward", "balanced", "critical", "kumar")}
-    slope = lambda gain: expectation(_slope, gain**2).value
-    size = lambda gain: expectation(_size, gain**2).value
+    slope = lambda gain: jg.expectation(_slope, gain**2).value
+    size = lambda gain: jg.expectation(_size, gain**2).value
     normal = math.sqrt(2 / math.pi)  # E|z|
     return {
         "forward: 1/√E φ(z)² = 1/std φ(z)": gains["forward"],
@@ -225,7 +233,7 @@ def _gradient(found: Found) -> list[Verdict]:
     whole = found["whole"]
     seeds, last = whole.sizes["seed"], int(whole["layer"][-1])
     std = {gain: estimate(_of(whole, "std", gain).sel(layer=last)) for gain in (1.1, FIVE_THIRDS)}
-    factor = {gain: estimate(growth_per_layer(_of(whole, "log_grad_rms", gain))).exp() for gain in std}
+    factor = {gain: estimate(jg.growth_per_layer(_of(whole, "log_grad_rms", gain))).exp() for gain in std}
     rows = found["theory"]["chi_perp"]
     wide = {gain: math.sqrt(rows.sel(gain=gain, method="nearest")) for gain in std}
     runs = _of(whole, "log_grad_rms", FIVE_THIRDS)

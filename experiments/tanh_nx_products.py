@@ -30,8 +30,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.experiments import Found, Verdict, settle, verdict_of
+from jaxgain.experiments import Found, Verdict, experiment, settle, verdict_of
 
 BELOW, ABOVE = 1e-3, 1e3
 STEEP, ONE = math.acosh(2) / 2, math.acosh(2**0.5) / 2  # |x| up to which tanh(2x) has slopes above 1/2, above 1

@@ -35,8 +35,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.experiments import Found, Verdict, settle, verdict_of
+from jaxgain.experiments import Found, Verdict, experiment, settle, verdict_of
 
 TOGETHER, APART = 1e-10, 1e-9
 COLOURS = ("#009e73", "#0072b2", "#d55e00", "#cc79a7", "#e69f00")

@@ -23,10 +23,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.experiments import Verdict, settle, verdict_of
-from jaxgain.cli.running import progress_bar
-from jaxgain.figures.training import draw_training
+from jaxgain.experiments import Verdict, experiment, progress_bar, settle, verdict_of
 
 LEARNED = 0.5  # accuracy from which a network has learned something; guessing is 0.1
 
@@ -98,7 +95,7 @@ def judge(found: dict[str, xarray.Dataset]) -> list[Verdict]:
 
 def draw(figure: Figure, found: dict[str, xarray.Dataset]) -> None:
     """What trains over σ_w and depth, with 6 ξ_c on top, and losses and lengths over the steps."""
-    draw_training(figure, found["trained"], accuracy="train_accuracy")
+    jg.draw_training(figure, found["trained"], accuracy="train_accuracy")
 
 
 def main(words: Sequence[str] | None = None, default: TrainableDepthConfig = FULL) -> None:

@@ -37,10 +37,7 @@ from rich.table import Table
 
 import jaxgain as jg
 from jaxgain.activations import activation
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.tables import console
-from jaxgain.runs.files import save_dataset, save_figure
-from jaxgain.training.data import load
+from jaxgain.experiments import console, experiment, save_dataset, save_figure
 from jaxgain.training.engine import Member, Shape, batch_of, model_of
 from jaxgain.training.train import member_of, scales_of, shape_of
 
@@ -155,7 +152,7 @@ def loop(name: str, shape: Shape, member: Member, batches: list[Any]) -> tuple[f
 
 def batches_of(shape: Shape, member: Member) -> list[Any]:
     """The batches of a seed, on the device."""
-    data = load("digits")
+    data = jg.load_data("digits")
     x, y = data.x.astype(np.float32), data.y.astype(np.int32)
     draw = jax.jit(partial(batch_of, shape, member, examples=len(y)))
     return [jax.device_put((x[chosen], y[chosen])) for chosen in (np.array(draw(i)) for i in range(shape.steps))]
@@ -189,7 +186,7 @@ def run(config: TrainingSpeedConfig) -> xarray.Dataset:
 def measure(grid: jg.TrainConfig, looped: int) -> Iterator[tuple[list[float], list[np.ndarray]]]:
     """Rounds: seconds per network by jaxgain and by each loop, and each loop's relative differences, over steps."""
     phi = activation("tanh")
-    shape = shape_of(grid, phi, grid.depths[0], grid.widths[0], load("digits"))
+    shape = shape_of(grid, phi, grid.depths[0], grid.widths[0], jg.load_data("digits"))
     values = dict(zip(grid.labels(), grid.values(), strict=True))
     members = {label: member_of(grid, scales_of(grid, phi, values[label]), RATE, 0) for label in list(values)[:looped]}
     batches = batches_of(shape, next(iter(members.values())))  # all are of the first seed

@@ -27,8 +27,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.experiments import Verdict, settle, verdict_of
+from jaxgain.experiments import Verdict, experiment, settle, verdict_of
 
 COLOURS = {1.0: "#0072b2", 2.5: "#e69f00", 4.0: "#d55e00"}  # by σ_w
 PAPER = "Poole et al. 2016"

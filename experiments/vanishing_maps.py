@@ -31,9 +31,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.experiments import Found, Verdict, settle, verdict_of
-from jaxgain.figures.outcomes import draw_outcomes
+from jaxgain.experiments import Found, Verdict, experiment, settle, verdict_of
 
 BELOW, ABOVE = 1e-3, 1e3
 SCALES = (1.0, 2.0, 5.0)
@@ -175,8 +173,8 @@ def draw(figure: Figure, found: Found) -> None:
     """Left and middle the maps, paths of training on the second, right the probabilities over depth."""
     figure.set_size_inches(14.5, 4.9)
     panels = figure.subplots(1, 3)
-    draw_outcomes(panels[0], found["scales"])
-    draw_outcomes(panels[1], found["weights"])
+    jg.draw_outcomes(panels[0], found["scales"])
+    jg.draw_outcomes(panels[1], found["weights"])
     _draw_paths(panels[1], found["paths"])
     _draw_chances(panels[2], found["chances"])
     figure.suptitle("Which initializations lose the gradient, where training takes them, and how often random ones do")

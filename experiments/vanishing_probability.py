@@ -27,8 +27,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.experiments import Found, Verdict, settle, verdict_of
+from jaxgain.experiments import Found, Verdict, experiment, settle, verdict_of
 
 CLOSE = 0.03  # what a predicted probability may be off, beside chance
 COLOURS, MARKERS = ("#d55e00", "#e69f00", "#0072b2", "#009e73"), ("o", "s", "^", "D")

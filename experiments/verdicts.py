@@ -19,12 +19,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import jax
 from rich.markup import escape
 
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.experiments import Verdict, settle, show
 from jaxgain.cli.running import cores, prepare_jax
-from jaxgain.cli.tables import console
+from jaxgain.experiments import Verdict, console, experiment, settle, show
 from jaxgain.runs.files import write_whole
 
 # In the order in which a reader learns most.
@@ -121,6 +120,8 @@ def run(config: VerdictsConfig) -> dict[str, list[Verdict]]:
 
 def settled(name: str, config: VerdictsConfig) -> list[Verdict]:
     """Run an experiment, or use its datasets, and print its verdicts."""
+    if config.smoke:  # tiny programs take longer to compile than to run
+        jax.config.update("jax_disable_most_optimizations", True)
     _title(name)
     module, settings = experiment_of(name, config)
     return settle(name, settings, module.run, module.judge, module.draw, again=config.again)

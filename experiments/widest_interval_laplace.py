@@ -14,7 +14,7 @@ equation, 0.66274, at n = 1.81017, where n = cosh u and u tanh u = 1.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -25,8 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.experiments import Found, Verdict, settle, verdict_of
+from jaxgain.experiments import Found, Verdict, experiment, root, settle, verdict_of
 
 BLUE, RED, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "0.55"
 POINTER = {"arrowstyle": "-", "lw": 0.6}
@@ -105,14 +104,6 @@ def product(n: float, start: np.ndarray, depth: int) -> np.ndarray:
     for _ in range(depth):
         x, total = np.tanh(n * x), total + log2_slope(n, x)
     return total
-
-
-def root(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function that rises from low to high is 0, by bisection to the last digit."""
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (low, middle) if function(middle) > 0 else (middle, high)
-    return float(low)
 
 
 def judge(found: Found) -> list[Verdict]:

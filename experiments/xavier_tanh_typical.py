@@ -23,8 +23,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.experiments import Verdict, settle, verdict_of
+from jaxgain.experiments import Verdict, experiment, settle, verdict_of
 
 SEEN = 0.0452
 

@@ -26,8 +26,7 @@ import numpy as np
 import xarray
 from matplotlib.figure import Figure
 
-from jaxgain.cli.arguments import experiment
-from jaxgain.cli.experiments import Verdict, settle, verdict_of
+from jaxgain.experiments import Verdict, experiment, settle, verdict_of
 
 # What starts at random, of the weights and biases of hidden layers; everything else starts at 0.
 CASES = {

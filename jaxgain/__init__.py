@@ -11,9 +11,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxgain import initializers, nn
+    from jaxgain import experiments, initializers, nn
     from jaxgain.activations import ACTIVATIONS, activation
+    from jaxgain.figures.outcomes import draw_outcomes
     from jaxgain.figures.probe import draw_drift, draw_probe
+    from jaxgain.figures.sweep import draw_sweep
+    from jaxgain.figures.theory import draw_theory
+    from jaxgain.figures.training import draw_training
     from jaxgain.probing.calibrate import Calibrated, calibrate
     from jaxgain.probing.monitor import Monitor, monitor
     from jaxgain.probing.probe import probe
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from jaxgain.propagation.disagreement import disagreement
     from jaxgain.propagation.network import propagate
     from jaxgain.propagation.solve import solve_gain
+    from jaxgain.propagation.summary import growth_per_layer, mean_and_error
     from jaxgain.propagation.sweep import sweep
     from jaxgain.propagation.vanishing import vanishing_fraction
     from jaxgain.theory.chain import chain_probabilities, initial_map, joint_law, sample_chain
@@ -38,8 +43,11 @@ if TYPE_CHECKING:
     from jaxgain.theory.outcomes import outcome_map
     from jaxgain.theory.phase_diagram import phase_diagram
     from jaxgain.theory.portrait import portrait
+    from jaxgain.theory.quadrature import expectation
     from jaxgain.theory.vanishing import exact_layer_law, exploding_probability, vanishing_probability
     from jaxgain.training.config import TrainConfig
+    from jaxgain.training.data import load_data
+    from jaxgain.training.summary import accuracy_and_error, best_rates
     from jaxgain.training.train import train
 
 __version__ = "0.1.0"
@@ -55,8 +63,10 @@ __all__ = [
     "SweepConfig",
     "TrainConfig",
     "Unhealthy",
+    "accuracy_and_error",
     "activation",
     "assert_healthy",
+    "best_rates",
     "calibrate",
     "chain_probabilities",
     "chi_par",
@@ -65,23 +75,32 @@ __all__ = [
     "critical_init",
     "disagreement",
     "draw_drift",
+    "draw_outcomes",
     "draw_probe",
+    "draw_sweep",
+    "draw_theory",
+    "draw_training",
     "dropout_fixed_point",
     "edge_curve",
     "edge_of_chaos",
     "edges_of_chaos",
     "exact_layer_law",
+    "expectation",
+    "experiments",
     "exploding_probability",
     "fixed_point",
     "fixed_points",
     "fluctuations",
     "gain",
     "gain_table",
+    "growth_per_layer",
     "initial_map",
     "initializers",
     "jacobian_spectrum",
     "joint_law",
     "length_map",
+    "load_data",
+    "mean_and_error",
     "mean_field",
     "monitor",
     "nn",
@@ -152,8 +171,18 @@ _HOME = {
     "Unhealthy": "jaxgain.probing.verdicts",
     "TrainConfig": "jaxgain.training.config",
     "train": "jaxgain.training.train",
+    "expectation": "jaxgain.theory.quadrature",
+    "growth_per_layer": "jaxgain.propagation.summary",
+    "mean_and_error": "jaxgain.propagation.summary",
+    "best_rates": "jaxgain.training.summary",
+    "accuracy_and_error": "jaxgain.training.summary",
+    "load_data": "jaxgain.training.data",
+    "draw_sweep": "jaxgain.figures.sweep",
+    "draw_theory": "jaxgain.figures.theory",
+    "draw_training": "jaxgain.figures.training",
+    "draw_outcomes": "jaxgain.figures.outcomes",
 }
-_MODULES = ("initializers", "nn")
+_MODULES = ("experiments", "initializers", "nn")
 
 
 def __getattr__(name: str) -> Any:

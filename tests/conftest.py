@@ -1,11 +1,15 @@
-"""Every test runs on the CPU with two devices, and an accidental broadcast between ranks is an error."""
+"""Every test runs on the CPU with two devices, and an accidental broadcast between ranks is an error.
 
+Programs are compiled without most optimizations, as in JAX's own tests: there are thousands, and each runs once. With
+`JAX_DISABLE_MOST_OPTIMIZATIONS=0`, as the slow tests in `.ci/run`, they are what users run.
+"""
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import numpy as np

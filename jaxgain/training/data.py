@@ -19,12 +19,12 @@ class Data(NamedTuple):
         return int(self.y.max()) + 1
 
 
-def load(name: str) -> Data:
+def load_data(name: str) -> Data:
     """The data set of that name, "digits" or "mnist1d": the features centred, then every input scaled.
 
     Raises `ValueError` where its package is not installed.
 
-    >>> load("digits").x.shape
+    >>> load_data("digits").x.shape
     (1437, 64)
     """
     try:

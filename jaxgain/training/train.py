@@ -24,7 +24,7 @@ from jaxgain.runs.parts import Damaged, Piece
 from jaxgain.theory.fixed_points import fixed_point
 from jaxgain.theory.meanfield import Init
 from jaxgain.training.config import TrainConfig
-from jaxgain.training.data import Data, load
+from jaxgain.training.data import Data, load_data
 from jaxgain.training.engine import Member, Run, Shape, train_one
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Clock:
 
 
 def _grid_of(config: TrainConfig) -> Grid:
-    data, phis = load(config.dataset), [activation(phi) for phi in config.activations]
+    data, phis = load_data(config.dataset), [activation(phi) for phi in config.activations]
     scales = [[scales_of(config, phi, value) for value in config.values()] for phi in phis]
     shapes = list(product(range(len(phis)), range(len(config.depths)), range(len(config.widths))))
     runs = list(product(range(len(config.labels())), range(len(config.learning_rates)), range(config.seeds)))

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.image import imread
 
 from experiments.verdicts import NAMES, SOURCES, main, page, source_of
-from jaxgain.cli.experiments import Verdict
+from jaxgain.experiments import Verdict
 
 ROOT = Path(__file__).parents[2]
 CLAIMS = [f"{letter}{number}" for letter, count in {"A": 24, "B": 20, "C": 9}.items() for number in range(1, count + 1)]

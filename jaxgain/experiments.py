@@ -1,4 +1,4 @@
-"""What experiments have in common: verdicts on claims, and how datasets, figures and verdicts are kept and shown.
+"""For experiments: verdicts on claims, and how options, datasets, figures and verdicts are read, kept and shown.
 
 An experiment is a module with a frozen dataclass of settings (`FULL`, and `SMOKE` for a tiny run; a field `out` is the
 folder of its results), `run(config)`, which returns datasets by name, `judge(found)`, which reads the verdicts off
@@ -11,12 +11,40 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from jaxgain.cli.arguments import experiment
+from jaxgain.cli.estimates import Estimate, estimate
+from jaxgain.cli.running import progress_bar
 from jaxgain.cli.tables import console
-from jaxgain.runs.files import save_figure, write_whole
+from jaxgain.figures.panels import BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW, plain_panel
+from jaxgain.runs.files import save_dataset, save_figure, write_whole
+from jaxgain.theory.critical import root
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
+
+__all__ = [
+    "BLUE",
+    "GREEN",
+    "ORANGE",
+    "PURPLE",
+    "SKY",
+    "YELLOW",
+    "Estimate",
+    "Found",
+    "Verdict",
+    "console",
+    "estimate",
+    "experiment",
+    "plain_panel",
+    "progress_bar",
+    "root",
+    "save_dataset",
+    "save_figure",
+    "settle",
+    "show",
+    "verdict_of",
+]
 
 Found = dict[str, "xarray.Dataset"]
 
