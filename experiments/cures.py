@@ -59,8 +59,6 @@ CURES = {
     "gain 1, orthogonal": {"inits": (1.0,), "distribution": "orthogonal"},
     "Adam": {"optimizer": "adam"},
 }
-# What multiplies the learning rates of those whose steps are of another size.
-SCALES = {"Adam": 0.1, "clipping": 30.0, "layerwise rates": 10.0}
 CLAIMED = ("layerwise rates", "hypergradient", "clipping", "orthogonal", "skip connections")
 COLOURS = {"none": "k", "skip connections": GREEN, "orthogonal": ORANGE, "gain 1": BLUE, "gain 1, orthogonal": SKY}
 STEPS = {"layerwise rates": PURPLE, "clipping": YELLOW}
@@ -72,15 +70,15 @@ class CuresConfig:
 
     cures: tuple[str, ...] = tuple(CURES)
     """Which of them, none among them."""
-    learning_rates: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
-    """Of which each cure has its best."""
+    learning_rates: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    """Of which each cure has its best, the same for all, as their steps are of different sizes."""
     depth: int = 40
     """Hidden layers, an even number; residual networks have half as many branches, of two layers each."""
     width: int = 64
     """Neurons per layer."""
-    steps: int = 150
+    steps: int = 300
     """Steps of the optimizer."""
-    seeds: int = 3
+    seeds: int = 8
     """Networks per cure and learning rate."""
     out: Path = Path("experiments/figures")
     """Folder for the dataset and the figure."""
@@ -109,9 +107,9 @@ def _row(config: CuresConfig, name: str) -> xarray.Dataset:
         growth = jg.fixed_point("tanh", jg.Init(5 / 3)).chi_perp ** 0.5
         how["layer_rates"] = how["layer_rates"].replace("growth", f"{growth:.6f}")
     depth = config.depth // 2 if how.get("block") == "residual" else config.depth
-    sizes = {"depths": depth, "widths": config.width, "seeds": config.seeds, "steps": config.steps}
-    rates = tuple(SCALES.get(name, 1.0) * rate for rate in config.learning_rates)
-    settings = jg.TrainConfig("tanh", learning_rates=rates, measure_every=config.steps, **sizes, **how)
+    sizes: dict[str, Any] = {"depths": depth, "widths": config.width, "seeds": config.seeds, "steps": config.steps}
+    sizes["learning_rates"] = config.learning_rates
+    settings = jg.TrainConfig("tanh", measure_every=config.steps, **sizes, **how)
     with progress_bar() as progress:
         runs = jg.train(settings, progress=progress)
     runs = runs.squeeze(["activation", "init", "depth", "width"], drop=True)

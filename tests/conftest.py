@@ -3,6 +3,7 @@
 Programs are compiled without most optimizations, as in JAX's own tests: there are thousands, and each runs once. With
 `JAX_DISABLE_MOST_OPTIMIZATIONS=0`, as the slow tests in `.ci/run`, they are what users run.
 """
+
 import os
 import subprocess
 import sys
