@@ -1,6 +1,6 @@
 """Every test runs on the CPU with two devices, and an accidental broadcast between ranks is an error.
 
-Programs are compiled without most optimizations, as in JAX's own tests: there are thousands, and each runs once. With
+Programs are compiled without most optimizations, as in JAX's own tests: there are thousands, and most run once. With
 `JAX_DISABLE_MOST_OPTIMIZATIONS=0`, as the slow tests in `.ci/run`, they are what users run.
 """
 

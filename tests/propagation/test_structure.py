@@ -17,7 +17,7 @@ from jaxgain.propagation.network import Point, record_network, setting_of, steep
 from jaxgain.propagation.program import lower_program
 
 WIDTH, DEPTH = 128, 40
-CPU = {"JAX_PLATFORMS": "cpu"}
+CPU = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
 
 
 def numbers_drawn(jaxpr, times=1):
