@@ -24,6 +24,7 @@ from jaxgain.propagation.summary import (
 
 DECADES = {"std": 3.0, "gradient": 8.0}  # where the maps' colours end, and the lines' panels at most
 MOST_LINES = 8
+MOST_LAYERS = 2000  # several per pixel of a panel
 ROW, HEAD, FOOT, WIDTH = 1.75, 1.4, 1.05, 14.5  # inches
 COLUMNS = {  # left and right edges, as fractions of the width
     "list": (0.02, 0.262),
@@ -66,7 +67,7 @@ def draw_sweep(figure: Figure, dataset: xarray.Dataset) -> None:
     dataset = in_rows(dataset)
     settings = json.loads(dataset.attrs["config"])
     ends = FORMATS[settings.get("dtype", "float32")]
-    summary, powers = summarize(dataset), in_decades(dataset)
+    summary, powers = summarize(dataset), _some_layers(in_decades(dataset))
     shown = {name: _thin(gains_to_show(dataset, name)) for name in dataset["activation"].values}
     lines = {name: powers.sel(activation=name).sel(gain=list(gains)) for name, gains in shown.items()}
     limits = {
@@ -99,6 +100,12 @@ def draw_sweep(figure: Figure, dataset: xarray.Dataset) -> None:
         axes[-1].set_xlabel("layer" if column != "list" else "", labelpad=2)
     _head(figure, panels, settings)
     _foot(figure, missing_bias(dataset), settings.get("dtype", "float32"))
+
+
+def _some_layers(powers: xarray.Dataset) -> xarray.Dataset:
+    """As many layers, evenly from the first to the last, as a panel can show."""
+    last = powers.sizes["layer"] - 1
+    return powers.isel(layer=np.linspace(0, last, MOST_LAYERS).round().astype(int)) if last >= MOST_LAYERS else powers
 
 
 def in_decades(dataset: xarray.Dataset) -> xarray.Dataset:
