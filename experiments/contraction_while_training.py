@@ -16,7 +16,6 @@ leave the domain: the length grows from layer to layer, and the more the larger 
 """
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +32,9 @@ from jaxgain.experiments import (
     Found,
     Verdict,
     estimate,
-    experiment,
+    main_of,
     plain_panel,
     progress_bar,
-    settle,
     verdict_of,
 )
 
@@ -166,11 +164,7 @@ def draw(figure: Figure, found: Found) -> None:
     figure.suptitle(f"SELU's length does not stay at its fixed point while the network learns ({about})", fontsize=12)
 
 
-def main(words: Sequence[str] | None = None, default: ContractionConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("contraction_while_training", default, words) as config:
-        settle("contraction_while_training", config, run, judge, draw)
-
+main = main_of("contraction_while_training", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

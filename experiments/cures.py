@@ -20,7 +20,6 @@ as gain 1 does; orthogonal weights of the same gain do not, and the rest cannot,
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +39,9 @@ from jaxgain.experiments import (
     Found,
     Verdict,
     estimate,
-    experiment,
+    main_of,
     plain_panel,
     progress_bar,
-    settle,
     verdict_of,
 )
 
@@ -76,9 +74,9 @@ class CuresConfig:
     """Hidden layers, an even number; residual networks have half as many branches, of two layers each."""
     width: int = 64
     """Neurons per layer."""
-    steps: int = 300
+    steps: int = 200
     """Steps of the optimizer."""
-    seeds: int = 8
+    seeds: int = 4
     """Networks per cure and learning rate."""
     out: Path = Path("experiments/figures")
     """Folder for the dataset and the figure."""
@@ -236,11 +234,7 @@ def draw(figure: Figure, found: Found) -> None:
     figure.suptitle(f"Cures of the exploding gradients of tanh networks of gain 5/3 ({about})", fontsize=12)
 
 
-def main(words: Sequence[str] | None = None, default: CuresConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("cures", default, words) as config:
-        settle("cures", config, run, judge, draw)
-
+main = main_of("cures", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

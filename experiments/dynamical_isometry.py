@@ -15,7 +15,6 @@ Linear and tanh networks have σ_w = 1, ReLU's √2; no biases; inputs of rms 0.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.experiments import Verdict, experiment, settle, verdict_of
+from jaxgain.experiments import Verdict, main_of, verdict_of
 
 PAPER = "Pennington et al. 2017"
 ACTIVATIONS = {"identity": 1.0, "tanh": 1.0, "relu": 2.0}  # with σ_w²
@@ -179,11 +178,7 @@ def draw(figure: Figure, found: dict[str, xarray.Dataset]) -> None:
     figure.tight_layout()
 
 
-def main(words: Sequence[str] | None = None, default: IsometryConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("dynamical_isometry", default, words) as config:
-        settle("dynamical_isometry", config, run, judge, draw)
-
+main = main_of("dynamical_isometry", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

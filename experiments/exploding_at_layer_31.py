@@ -18,7 +18,6 @@ one W / 16 end at 5.8 times the start in the median network, and at 0.4 to 150 t
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.experiments import Verdict, experiment, settle, verdict_of
+from jaxgain.experiments import Verdict, main_of, verdict_of
 
 NORMAL = math.erfc(2**-0.5)  # of a normal law, outside of one standard deviation
 EVENTS = ["norm is inf", "x has inf", "x has NaN"]
@@ -230,11 +229,7 @@ def draw(figure: Figure, found: dict[str, xarray.Dataset]) -> None:
     figure.tight_layout()
 
 
-def main(words: Sequence[str] | None = None, default: ExplodingConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("exploding_at_layer_31", default, words) as config:
-        settle("exploding_at_layer_31", config, run, judge, draw)
-
+main = main_of("exploding_at_layer_31", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

@@ -16,7 +16,6 @@ by 14 and 6. With the self-consistent gain SiLU ends anywhere from 10^-22.1 to 1
 """
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.experiments import Verdict, experiment, settle, verdict_of
+from jaxgain.experiments import Verdict, main_of, verdict_of
 
 KEPT, MANY, APART = 1.0, 4.0, 20.0  # powers of ten: what is kept, what is lost, how far apart networks end
 LINES = 150  # networks that are drawn, besides those that end lowest and highest
@@ -187,11 +186,7 @@ def draw(figure: Figure, found: dict[str, xarray.Dataset]) -> None:
     figure.tight_layout()
 
 
-def main(words: Sequence[str] | None = None, default: CollapseConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("gelu_silu_collapse", default, words) as config:
-        settle("gelu_silu_collapse", config, run, judge, draw)
-
+main = main_of("gelu_silu_collapse", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

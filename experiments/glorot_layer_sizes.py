@@ -18,7 +18,6 @@ thread. Square layers are alike at any size; where sizes alternate Glorot's scal
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +32,8 @@ from jaxgain.experiments import (
     Found,
     Verdict,
     estimate,
-    experiment,
+    main_of,
     plain_panel,
-    settle,
     verdict_of,
 )
 
@@ -198,11 +196,7 @@ def draw(figure: Figure, found: Found) -> None:
     figure.suptitle(f"{title} (geometric means of {networks.sizes['seed']} networks)", fontsize=11.5)
 
 
-def main(words: Sequence[str] | None = None, default: GlorotConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("glorot_layer_sizes", default, words) as config:
-        settle("glorot_layer_sizes", config, run, judge, draw)
-
+main = main_of("glorot_layer_sizes", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

@@ -15,7 +15,6 @@ softplus and log-sigmoid mirror each other, but have different constants there.
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.experiments import Verdict, experiment, settle, verdict_of
+from jaxgain.experiments import Verdict, main_of, verdict_of
 
 PAPER = "Brock et al. 2021"
 PUBLISHED = {
@@ -167,11 +166,7 @@ def draw(figure: Figure, found: dict[str, xarray.Dataset]) -> None:
     figure.tight_layout()
 
 
-def main(words: Sequence[str] | None = None, default: GammasConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("nfnets_gammas", default, words) as config:
-        settle("nfnets_gammas", config, run, judge, draw)
-
+main = main_of("nfnets_gammas", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

@@ -17,7 +17,6 @@ prints the verdict and writes one_way_street.png, in about a minute. Within 1500
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.experiments import Found, Verdict, experiment, settle, verdict_of
+from jaxgain.experiments import Found, Verdict, main_of, verdict_of
 
 VANISHED, BACK, LEARNED = 1 / 300, 1 / 10, 0.5
 COLOURS = ("#d55e00", "#e69f00", "#cc79a7", "#56b4e9", "#0072b2", "#009e73")
@@ -197,11 +196,7 @@ def _draw_back(axes: Axes, found: Found) -> None:
     axes.legend(frameon=False, fontsize=8, loc="center right", bbox_to_anchor=(1, 0.35))
 
 
-def main(words: Sequence[str] | None = None, default: StreetConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("one_way_street", default, words) as config:
-        settle("one_way_street", config, run, judge, draw)
-
+main = main_of("one_way_street", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

@@ -13,7 +13,6 @@ prints the verdicts and writes relu_five_l_over_n.nc and relu_five_l_over_n.png,
 """
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.experiments import Verdict, experiment, settle, verdict_of
+from jaxgain.experiments import Verdict, main_of, verdict_of
 
 WIDE, NEAR = 128, 0.05  # from which width 5L/n is judged, and by how much it may be off
 
@@ -168,11 +167,7 @@ def draw(figure: Figure, found: dict[str, xarray.Dataset]) -> None:
     figure.tight_layout()
 
 
-def main(words: Sequence[str] | None = None, default: FiveConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("relu_five_l_over_n", default, words) as config:
-        settle("relu_five_l_over_n", config, run, judge, draw)
-
+main = main_of("relu_five_l_over_n", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

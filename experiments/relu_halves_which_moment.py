@@ -19,7 +19,6 @@ ReLU halves the mean square; of the variance it leaves 34%.
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.experiments import Verdict, experiment, settle, verdict_of
+from jaxgain.experiments import Verdict, main_of, verdict_of
 
 VARIANCE = 0.5 - 1 / (2 * math.pi)  # of the positive part of a standard normal number
 GAINS = {"√2 (He)": 2**0.5, "1 (Xavier)": 1.0, "1.71, as if the variance were kept": VARIANCE**-0.5}
@@ -189,11 +188,7 @@ def draw(figure: Figure, found: dict[str, xarray.Dataset]) -> None:
     figure.tight_layout()
 
 
-def main(words: Sequence[str] | None = None, default: MomentsConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("relu_halves_which_moment", default, words) as config:
-        settle("relu_halves_which_moment", config, run, judge, draw)
-
+main = main_of("relu_halves_which_moment", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

@@ -17,7 +17,6 @@ and gradient exactly; but single networks wander off, as √(5/4 × layers/width
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +32,8 @@ from jaxgain.experiments import (
     Found,
     Verdict,
     estimate,
-    experiment,
+    main_of,
     plain_panel,
-    settle,
     verdict_of,
 )
 
@@ -181,11 +179,7 @@ def draw(figure: Figure, found: Found) -> None:
     figure.suptitle(f"relu is kept by √2 on average, and by nothing else ({about})", fontsize=12)
 
 
-def main(words: Sequence[str] | None = None, default: ReluConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("relu_sqrt_two", default, words) as config:
-        settle("relu_sqrt_two", config, run, judge, draw)
-
+main = main_of("relu_sqrt_two", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

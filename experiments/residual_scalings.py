@@ -15,7 +15,6 @@ prints the verdicts and writes residual_scalings.nc and residual_scalings.png, i
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.experiments import Verdict, experiment, settle, verdict_of
+from jaxgain.experiments import Verdict, main_of, verdict_of
 
 RULES = {"1": "#d55e00", "1/sqrt(L)": "#e69f00", "1/L": "#009e73", "0": "#0072b2"}
 NAMES = ("α = 1", "α = 1/√L", "α = 1/L", "α = 0")
@@ -210,11 +209,7 @@ def draw(figure: Figure, found: dict[str, xarray.Dataset]) -> None:
     figure.tight_layout()
 
 
-def main(words: Sequence[str] | None = None, default: ResidualConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("residual_scalings", default, words) as config:
-        settle("residual_scalings", config, run, judge, draw)
-
+main = main_of("residual_scalings", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

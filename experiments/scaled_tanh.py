@@ -17,7 +17,6 @@ comes out for unit variance has a second moment of 0.750; with σ_w = 1 the grad
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -28,7 +27,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.experiments import Found, Verdict, experiment, settle, verdict_of
+from jaxgain.experiments import Found, Verdict, main_of, verdict_of
 
 HEIGHT, SLOPE = 1.7159, 2 / 3
 LINES = (("lecun_tanh", 1.0, "#d55e00", "-"), ("tanh", 1.0, "#0072b2", "--"), ("tanh", HEIGHT * SLOPE, "#009e73", ":"))
@@ -170,11 +169,7 @@ def _draw_function(axes: Axes, of: xarray.Dataset) -> None:
     axes.legend(frameon=False, fontsize=9, loc="upper left")
 
 
-def main(words: Sequence[str] | None = None, default: ScaledConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("scaled_tanh", default, words) as config:
-        settle("scaled_tanh", config, run, judge, draw)
-
+main = main_of("scaled_tanh", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

@@ -15,7 +15,6 @@ prints the verdicts and writes selu_three_quarters.nc and selu_three_quarters.pn
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +31,8 @@ from jaxgain.experiments import (
     Found,
     Verdict,
     estimate,
-    experiment,
+    main_of,
     plain_panel,
-    settle,
     verdict_of,
 )
 
@@ -208,11 +206,7 @@ def draw(figure: Figure, found: Found) -> None:
     figure.suptitle(f"selu networks without biases, means of {found['sampled'].sizes['seed']} networks", fontsize=12)
 
 
-def main(words: Sequence[str] | None = None, default: SeluConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("selu_three_quarters", default, words) as config:
-        settle("selu_three_quarters", config, run, judge, draw)
-
+main = main_of("selu_three_quarters", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

@@ -15,7 +15,6 @@ neurons and says nothing about inputs, which become one; only 10.15, the edge of
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +31,9 @@ from jaxgain.experiments import (
     Found,
     Verdict,
     estimate,
-    experiment,
+    main_of,
     plain_panel,
     root,
-    settle,
     verdict_of,
 )
 
@@ -191,11 +189,7 @@ def draw(figure: Figure, found: Found) -> None:
     )
 
 
-def main(words: Sequence[str] | None = None, default: SigmoidConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("sigmoid_gains", default, words) as config:
-        settle("sigmoid_gains", config, run, judge, draw)
-
+main = main_of("sigmoid_gains", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

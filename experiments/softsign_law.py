@@ -18,7 +18,6 @@ the depth, faster than those of tanh (the root); every gain above 1 explodes.
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +36,8 @@ from jaxgain.experiments import (
     Found,
     Verdict,
     estimate,
-    experiment,
+    main_of,
     plain_panel,
-    settle,
     verdict_of,
 )
 
@@ -191,11 +189,7 @@ def draw(figure: Figure, found: Found) -> None:
     figure.suptitle(f"softsign networks without biases, {sampled.sizes['seed']} networks per gain", fontsize=12)
 
 
-def main(words: Sequence[str] | None = None, default: SoftsignConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("softsign_law", default, words) as config:
-        settle("softsign_law", config, run, judge, draw)
-
+main = main_of("softsign_law", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

@@ -13,7 +13,6 @@ The slope is 0.181 for 20 layers and 0.570 for 100; the cosine of ReLU networks 
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.experiments import Verdict, experiment, settle, verdict_of
+from jaxgain.experiments import Verdict, main_of, verdict_of
 
 ETA, NEAR = 0.9, 0.02  # the cosine asked for, and what a finite width may add to it
 COLOURS = ("#000000", "#d55e00", "#0072b2")
@@ -127,11 +126,7 @@ def draw(figure: Figure, found: dict[str, xarray.Dataset]) -> None:
     figure.tight_layout()
 
 
-def main(words: Sequence[str] | None = None, default: TailoredConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("tailored_relu", default, words) as config:
-        settle("tailored_relu", config, run, judge, draw)
-
+main = main_of("tailored_relu", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

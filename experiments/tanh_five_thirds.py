@@ -19,7 +19,6 @@ signal is as the thread says; the gradient grows by 10% per layer, in every laye
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +38,9 @@ from jaxgain.experiments import (
     Found,
     Verdict,
     estimate,
-    experiment,
+    main_of,
     plain_panel,
     root,
-    settle,
     verdict_of,
 )
 
@@ -319,11 +317,7 @@ def draw(figure: Figure, found: Found) -> None:
     figure.suptitle(f"tanh networks without biases, means of {whole.sizes['seed']} networks per gain", fontsize=12)
 
 
-def main(words: Sequence[str] | None = None, default: FiveThirdsConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("tanh_five_thirds", default, words) as config:
-        settle("tanh_five_thirds", config, run, judge, draw)
-
+main = main_of("tanh_five_thirds", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

@@ -30,7 +30,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.experiments import Found, Verdict, experiment, settle, verdict_of
+from jaxgain.experiments import Found, Verdict, main_of, verdict_of
 
 BELOW, ABOVE = 1e-3, 1e3
 STEEP, ONE = math.acosh(2) / 2, math.acosh(2**0.5) / 2  # |x| up to which tanh(2x) has slopes above 1/2, above 1
@@ -344,11 +344,7 @@ def _draw_chains(axes: Axes, chains: xarray.Dataset) -> None:
     axes.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1, 0.3))
 
 
-def main(words: Sequence[str] | None = None, default: ProductsConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("tanh_nx_products", default, words) as config:
-        settle("tanh_nx_products", config, run, judge, draw)
-
+main = main_of("tanh_nx_products", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

@@ -19,7 +19,6 @@ these settings the paths are apart by 1e-14 of their length; with others by a th
 """
 
 import dataclasses
-from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -35,7 +34,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.experiments import Found, Verdict, experiment, settle, verdict_of
+from jaxgain.experiments import Found, Verdict, main_of, verdict_of
 
 TOGETHER, APART = 1e-10, 1e-9
 COLOURS = ("#009e73", "#0072b2", "#d55e00", "#cc79a7", "#e69f00")
@@ -325,11 +324,7 @@ def _draw_losses(axes: Axes, sgd: xarray.Dataset) -> None:
     axes.legend(frameon=False, fontsize=8)
 
 
-def main(words: Sequence[str] | None = None, default: RescalingConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("tanh_nx_rescaling", default, words) as config:
-        settle("tanh_nx_rescaling", config, run, judge, draw)
-
+main = main_of("tanh_nx_rescaling", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

@@ -15,7 +15,6 @@ only σ_w = 1.3 (training accuracy 0.96 ± 0.01) and 1.4 (0.70 ± 0.12) learn; t
 """
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.experiments import Verdict, experiment, progress_bar, settle, verdict_of
+from jaxgain.experiments import Verdict, main_of, progress_bar, verdict_of
 
 LEARNED = 0.5  # accuracy from which a network has learned something; guessing is 0.1
 
@@ -98,11 +97,7 @@ def draw(figure: Figure, found: dict[str, xarray.Dataset]) -> None:
     jg.draw_training(figure, found["trained"], accuracy="train_accuracy")
 
 
-def main(words: Sequence[str] | None = None, default: TrainableDepthConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("trainable_depth", default, words) as config:
-        settle("trainable_depth", config, run, judge, draw)
-
+main = main_of("trainable_depth", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

@@ -27,7 +27,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.experiments import Verdict, experiment, settle, verdict_of
+from jaxgain.experiments import Verdict, main_of, verdict_of
 
 COLOURS = {1.0: "#0072b2", 2.5: "#e69f00", 4.0: "#d55e00"}  # by σ_w
 PAPER = "Poole et al. 2016"
@@ -279,11 +279,7 @@ def draw(figure: Figure, found: dict[str, xarray.Dataset]) -> None:
     figure.tight_layout()
 
 
-def main(words: Sequence[str] | None = None, default: ChaosConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("transient_chaos", default, words) as config:
-        settle("transient_chaos", config, run, judge, draw)
-
+main = main_of("transient_chaos", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

@@ -18,7 +18,6 @@ all 76 surviving chains and all but one of 501 vanished ones end vanished.
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.experiments import Found, Verdict, experiment, settle, verdict_of
+from jaxgain.experiments import Found, Verdict, main_of, verdict_of
 
 BELOW, ABOVE = 1e-3, 1e3
 SCALES = (1.0, 2.0, 5.0)
@@ -205,11 +204,7 @@ def _draw_chances(axes: Axes, chances: xarray.Dataset) -> None:
     axes.legend(fontsize=9, loc="lower right")
 
 
-def main(words: Sequence[str] | None = None, default: MapsConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("vanishing_maps", default, words) as config:
-        settle("vanishing_maps", config, run, judge, draw)
-
+main = main_of("vanishing_maps", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

@@ -17,7 +17,6 @@ prints the verdict and writes vanishing_probability.png, in about a minute. From
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -27,7 +26,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.experiments import Found, Verdict, experiment, settle, verdict_of
+from jaxgain.experiments import Found, Verdict, main_of, verdict_of
 
 CLOSE = 0.03  # what a predicted probability may be off, beside chance
 COLOURS, MARKERS = ("#d55e00", "#e69f00", "#0072b2", "#009e73"), ("o", "s", "^", "D")
@@ -186,11 +185,7 @@ def _draw_law(axes: Axes, law: xarray.Dataset, name: str) -> None:
     axes.set_title(f"Joint law of ({name}, g): width 1, n = 2", fontsize=10, loc="left")
 
 
-def main(words: Sequence[str] | None = None, default: ProbabilityConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("vanishing_probability", default, words) as config:
-        settle("vanishing_probability", config, run, judge, draw)
-
+main = main_of("vanishing_probability", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

@@ -22,9 +22,7 @@ from typing import Any
 import jax
 from rich.markup import escape
 
-from jaxgain.cli.running import cores, prepare_jax
-from jaxgain.experiments import Verdict, console, experiment, settle, show
-from jaxgain.runs.files import write_whole
+from jaxgain.experiments import Verdict, console, cores, experiment, prepare_jax, settle, show, write_whole
 
 # In the order in which a reader learns most.
 NAMES = (

@@ -14,7 +14,6 @@ equation, 0.66274, at n = 1.81017, where n = cosh u and u tanh u = 1.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -25,7 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.experiments import Found, Verdict, experiment, root, settle, verdict_of
+from jaxgain.experiments import Found, Verdict, main_of, root, verdict_of
 
 BLUE, RED, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "0.55"
 POINTER = {"arrowstyle": "-", "lw": 0.6}
@@ -227,11 +226,7 @@ def _draw_chain(axes: Axes, chain: xarray.Dataset) -> None:
     axes.set_title(f"x → tanh(2x), {depth} layers: the bound needs x₀ near 0")
 
 
-def main(words: Sequence[str] | None = None, default: IntervalConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("widest_interval_laplace", default, words) as config:
-        settle("widest_interval_laplace", config, run, judge, draw)
-
+main = main_of("widest_interval_laplace", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

@@ -14,7 +14,6 @@ The median network ends at 0.063, half of them between 0.054 and 0.076, and one 
 """
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ import xarray
 from matplotlib.figure import Figure
 
 import jaxgain as jg
-from jaxgain.experiments import Verdict, experiment, settle, verdict_of
+from jaxgain.experiments import Verdict, main_of, verdict_of
 
 SEEN = 0.0452
 
@@ -122,11 +121,7 @@ def draw(figure: Figure, found: dict[str, xarray.Dataset]) -> None:
     figure.tight_layout()
 
 
-def main(words: Sequence[str] | None = None, default: XavierConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("xavier_tanh_typical", default, words) as config:
-        settle("xavier_tanh_typical", config, run, judge, draw)
-
+main = main_of("xavier_tanh_typical", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

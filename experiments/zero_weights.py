@@ -16,7 +16,6 @@ zero, only the output's bias has a gradient, and with the sigmoid, which is not 
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +25,7 @@ import numpy as np
 import xarray
 from matplotlib.figure import Figure
 
-from jaxgain.experiments import Verdict, experiment, settle, verdict_of
+from jaxgain.experiments import Verdict, main_of, verdict_of
 
 # What starts at random, of the weights and biases of hidden layers; everything else starts at 0.
 CASES = {
@@ -215,11 +214,7 @@ def draw(figure: Figure, found: dict[str, xarray.Dataset]) -> None:
     figure.tight_layout()
 
 
-def main(words: Sequence[str] | None = None, default: ZeroConfig = FULL) -> None:
-    """Run with the options in `words`, of the process by default; one line and exit code 2 for a bad one."""
-    with experiment("zero_weights", default, words) as config:
-        settle("zero_weights", config, run, judge, draw)
-
+main = main_of("zero_weights", FULL, run, judge, draw)
 
 if __name__ == "__main__":
     main()

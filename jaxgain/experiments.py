@@ -2,7 +2,7 @@
 
 An experiment is a module with a frozen dataclass of settings (`FULL`, and `SMOKE` for a tiny run; a field `out` is the
 folder of its results), `run(config)`, which returns datasets by name, `judge(found)`, which reads the verdicts off
-them, and `draw(figure, found)`.
+them, and `draw(figure, found)`; `main_of` makes a program of these.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from jaxgain.cli.arguments import experiment
 from jaxgain.cli.estimates import Estimate, estimate
-from jaxgain.cli.running import progress_bar
+from jaxgain.cli.running import cores, prepare_jax, progress_bar
 from jaxgain.cli.tables import console
 from jaxgain.figures.panels import BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW, plain_panel
 from jaxgain.runs.files import save_dataset, save_figure, write_whole
@@ -34,9 +34,12 @@ __all__ = [
     "Found",
     "Verdict",
     "console",
+    "cores",
     "estimate",
     "experiment",
+    "main_of",
     "plain_panel",
+    "prepare_jax",
     "progress_bar",
     "root",
     "save_dataset",
@@ -44,6 +47,7 @@ __all__ = [
     "settle",
     "show",
     "verdict_of",
+    "write_whole",
 ]
 
 Found = dict[str, "xarray.Dataset"]
@@ -76,6 +80,26 @@ def verdict_of(right: bool, imprecise: bool = False) -> Literal["right", "imprec
     'imprecise'
     """
     return "right" if right else "imprecise" if imprecise else "wrong"
+
+
+def main_of(
+    name: str,
+    full: Any,
+    run: Callable[[Any], Found],
+    judge: Callable[[Found], Sequence[Verdict]],
+    draw: Callable[["Figure", Found], object],
+) -> Callable[..., None]:
+    """The function `main(words=None, default=full)` of `python -m experiments.NAME`: it runs the experiment.
+
+    `default` are the settings, which the options in `words` change, those of the process where there are none. Bad
+    options are one line and exit code 2.
+    """
+
+    def main(words: Sequence[str] | None = None, default: Any = full) -> None:
+        with experiment(name, default, words) as config:
+            settle(name, config, run, judge, draw)
+
+    return main
 
 
 def settle(

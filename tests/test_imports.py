@@ -20,6 +20,7 @@ FLOORS = (  # a file imports only from its own floor or from those before it
     "probing",
     "figures",
     "cli",
+    "experiments",
 )
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or not path.name.startswith("__"))
 
