@@ -14,6 +14,8 @@ def prepare_jax(devices: int | None = None) -> None:
 
     JAX's own environment variables for these go first, but for a number of `devices`.
     """
+    # Loading what is kept, JAX 0.8 warns of processors whose tuning it named itself; its errors are exceptions anyway.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import jax
 
     _share_one_heap()
