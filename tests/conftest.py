@@ -32,6 +32,7 @@ def shell():
 
     def run(*words, cwd=None):
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # which JAX sets where it is imported
         return subprocess.run(
             [sys.executable, "-m", "jaxgain", *words],
             capture_output=True,

@@ -2,9 +2,14 @@
 
 import difflib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+
+# Loading what is kept, JAX 0.8 warns of processors whose tuning it named itself; its errors are exceptions anyway.
+# It is read when JAX is first imported.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 COMMANDS = {
     "gain": "the gains of activations, each under its criterion's name, and whether they are stable",

@@ -8,10 +8,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-# Loading what is kept, JAX 0.8 warns of processors whose tuning it named itself; its errors are exceptions anyway.
-# Read when JAX is imported, and so set before.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 
 def prepare_jax(devices: int | None = None) -> None:
     """Give every core a device where JAX runs on the CPU, or make so many, and keep what is compiled.
