@@ -7,10 +7,6 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-# Loading what is kept, JAX 0.8 warns of processors whose tuning it named itself; its errors are exceptions anyway.
-# It is read when JAX is first imported.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 COMMANDS = {
     "gain": "the gains of activations, each under its criterion's name, and whether they are stable",
     "theory": "phases, fixed points, critical initialization and bands of an activation, and whether networks agree",
@@ -28,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exits with code 2, and one line on stderr, on bad input, and with 130 after Ctrl-C. Errors of the program itself
     are not caught.
     """
+    # Read when JAX is first imported. Loading a compiled program, JAX 0.8 warns of processors whose tuning it named
+    # itself; whatever else it logs at this level is an exception too.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a locale without χ or ± shows "?" for it
