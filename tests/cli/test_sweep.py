@@ -109,7 +109,8 @@ cli.main(["sweep", *sys.argv[1:]])
 def test_ctrl_c_stops_with_130_and_says_how_to_go_on(shell, tmp_path):
     words = ["--activations", "tanh", "--gains", "1", "--width", "5", "--depth", "2", "--inputs", "1"]
     words += ["--statistics", "std", "--seeds", "100", "--out", "out"]
-    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    # The compilation cache is off, as loading from it may log a line where JAX was imported before the command began.
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "JAX_ENABLE_COMPILATION_CACHE": "false"}
     command = [sys.executable, "-c", STOPPED, *words]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert ran.returncode == 130, ran.stderr
