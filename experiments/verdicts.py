@@ -4,7 +4,7 @@
 
 runs every experiment that judges a claim, or uses its datasets where they are there, of the same settings; prints the
 verdicts, and writes experiments/README.md: the table of claims and the figures. In less than an hour on two cores, and
-a run that was stopped goes on. With --smoke tiny runs, whose verdicts mean nothing, in about three minutes.
+a run that was stopped goes on. With --smoke tiny runs, whose verdicts mean nothing, in about two minutes.
 """
 
 import dataclasses

@@ -16,7 +16,6 @@ def prepare_jax(devices: int | None = None) -> None:
     """
     import jax
 
-    _share_one_heap()
     if devices or "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", devices or cores())
     if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
@@ -24,10 +23,11 @@ def prepare_jax(devices: int | None = None) -> None:
         jax.config.update("jax_compilation_cache_dir", str(caches / "jaxgain"))
 
 
-def _share_one_heap() -> None:
+def share_one_heap() -> None:
     """Let all threads that are yet to start share one heap, where the C library of Linux would give each its own.
 
-    What compiling in many threads leaves behind in their heaps is a tenth of the peak memory of a large sweep.
+    What compiling in many threads leaves behind in their heaps is a tenth of the peak memory of a large sweep. Small
+    ones pay a quarter of their time for it, as their threads wait for each other to allocate.
     """
     most_heaps = -8  # M_ARENA_MAX in malloc.h
     if "MALLOC_ARENA_MAX" not in os.environ:
