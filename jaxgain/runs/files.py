@@ -59,6 +59,16 @@ def write_whole(path: str | Path, write: Callable[[Path], object], size: int = 0
     return path
 
 
+def remove_unfinished(path: str | Path) -> None:
+    """Remove what processes that were killed left of writing files at `path`, in whose name `*` stands for anything.
+
+    Only while no other process can be writing them.
+    """
+    path = Path(path)
+    for temporary in path.parent.glob(f".{path.stem}-{'[0-9a-f]' * 32}{path.suffix}"):
+        temporary.unlink(missing_ok=True)
+
+
 def save_dataset(dataset: "xarray.Dataset", path: str | Path) -> Path:
     """Write a dataset as netCDF (through h5netcdf), whole or not at all."""
     return write_whole(path, lambda temporary: dataset.to_netcdf(temporary, engine="h5netcdf"), netcdf_bytes(dataset))

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxgain.runs.files import write_whole
+from jaxgain.runs.files import remove_unfinished, write_whole
 from jaxgain.runs.lock import only_one
 from jaxgain.runs.parts import SUFFIX, Damaged, Piece, ranges_of_part, read_part, write_part
 
 MANIFEST = "manifest.json"
 LOCK = "lock"
+RESULT = ".nc"
 
 # A part is written when computing it took this long, so that writing it is little beside that, or when it is as large.
 SECONDS_OF_PART = 10.0
@@ -132,7 +133,8 @@ def open_job(
 ) -> Iterator[Job]:
     """Begin a job in a folder of its own, or go on with the one that is there; no other process can meanwhile.
 
-    `settings` are all that its results depend on. What was computed is on disk afterwards, also after an exception.
+    The folder of what becomes `sweep.nc` is `sweep.parts`. `settings` are all that its results depend on. What was
+    computed is on disk afterwards, also after an exception.
 
     Raises `ValueError` where another process is at work, or the folder holds a job of other settings, which
     `overwrite` removes.
@@ -147,8 +149,8 @@ def open_job(
                 f"{folder} holds an unfinished run of other settings ({'; '.join(different)}); "
                 "choose another folder, or replace it with overwrite (--overwrite)"
             )
-        for forgotten in folder.glob(f".*{SUFFIX}"):  # of a process that was killed while it wrote
-            forgotten.unlink(missing_ok=True)
+        for path in (folder / "*.*", folder.with_suffix(RESULT)):
+            remove_unfinished(path)
         job = Job(folder, total, group, report, bytes_of_part)
         if there:
             job.read()
@@ -166,8 +168,7 @@ def open_job(
             raise
         finally:
             job.close()
-    with contextlib.suppress(OSError):  # not where anything is left in it
-        folder.rmdir()
+    _remove_empty(folder)
 
 
 @contextmanager
@@ -206,6 +207,7 @@ def is_complete(
             f"{path} is a {what} of other settings ({'; '.join(different)}); "
             "choose another folder, or replace it with overwrite (--overwrite)"
         )
+    _remove_rest(parts)
     report(f"{path} is a complete {what} of these settings and is used as it is")
     return True
 
@@ -239,6 +241,22 @@ def remove_parts(folder: Path) -> None:
     """Remove a job's files; the manifest first, so that what remains after a kill is no job."""
     for path in (folder / MANIFEST, *parts_of(folder)):
         path.unlink(missing_ok=True)
+
+
+def _remove_rest(folder: Path) -> None:
+    """Remove what is left of a job that was killed when its result was complete, where that can be done."""
+    if folder.exists():
+        with contextlib.suppress(OSError, ValueError):
+            with only_one(folder / LOCK):
+                if not manifest_of(folder):  # as before the lock was held
+                    remove_parts(folder)
+                    remove_unfinished(folder / "*.*")
+            _remove_empty(folder)
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not where anything is left in it
+        folder.rmdir()
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from jaxgain.runs import job as job_module
-from jaxgain.runs.job import MANIFEST, differences, done_of, manifest_of, missing_of, open_job
+from jaxgain.runs.job import LOCK, MANIFEST, differences, done_of, is_complete, manifest_of, missing_of, open_job
+from jaxgain.runs.lock import only_one
 from jaxgain.runs.parts import Damaged, Piece
 
 SETTINGS = {"width": 10, "gains": [1.0, 2.0]}
@@ -150,6 +151,35 @@ def test_a_manifest_that_is_broken_is_no_job(begin, tmp_path):
         assert manifest_of(tmp_path / "a.parts") is None
     with begin() as job:
         assert job.missing() == [(0, 4), (4, 8), (8, 12)]
+
+
+FORGOTTEN = [
+    f"a.parts/.manifest-{32 * 'a'}.json",
+    f"a.parts/.0000000000-0000000004-{32 * '0'}.part",
+    f".a-{32 * 'f'}.nc",
+]
+
+
+def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(begin, tmp_path):
+    others = [".a-b.nc", f".b-{32 * 'f'}.nc", "a.nc"]
+    (tmp_path / "a.parts").mkdir()
+    for name in FORGOTTEN + others:
+        (tmp_path / name).touch()
+    with begin() as job:
+        job.remove()
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(others)
+
+
+def test_where_the_result_is_complete_the_rest_of_a_killed_job_is_removed(tmp_path):
+    parts = tmp_path / "a.parts"
+    parts.mkdir()
+    (tmp_path / FORGOTTEN[0]).touch()
+    (parts / "0000000000-0000000004.part").touch()
+    with only_one(parts / LOCK):  # of a job that begins to replace the result
+        assert is_complete(tmp_path / "a.nc", parts, SETTINGS, SETTINGS, "sweep", print)
+        assert len([*parts.iterdir()]) == 3
+    assert is_complete(tmp_path / "a.nc", parts, SETTINGS, SETTINGS, "sweep", print)
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_full_disk_is_an_error_and_what_was_written_before_remains(begin, monkeypatch, every_piece_a_part):

@@ -145,7 +145,7 @@ def test_a_job_killed_fifty_times_has_the_bits_of_one_that_never_was(tmp_path, e
             (tmp_path / "a.nc").unlink()
     subprocess.run(command, check=True, env=environment)
     assert load_dataset(tmp_path / "a.nc")["x"].values.tobytes() == expected
-    assert [file.name for file in tmp_path.iterdir() if not file.name.startswith(".")] == ["a.nc"]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.nc"]
 
 
 # The sweep of WORDS in chunks of two seeds, each of which is a part and takes a moment.
@@ -187,3 +187,6 @@ def test_a_sweep_killed_fifty_times_has_the_bits_of_one_that_never_was(tmp_path,
     dataset = load_dataset(tmp_path / "out" / "sweep.nc")
     for name in expected.data_vars:
         assert dataset[name].values.tobytes() == expected[name].values.tobytes(), name
+    left = {file.name for file in (tmp_path / "out").iterdir()}
+    assert {name for name in left if not name.startswith(".")} == {"sweep.nc", "sweep.png"}
+    assert not {name for name in left if name.startswith(".") and name.endswith(".nc")}
