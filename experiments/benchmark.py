@@ -18,7 +18,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -160,12 +160,28 @@ def time_sweep(config: SweepConfig) -> Timing:
     return Timing(attributes["run_seconds"], time.perf_counter() - started, attributes["compile_seconds"])
 
 
-def time_sweep_and_memory(config: SweepConfig, rounds: int) -> tuple[list[Timing], int]:
-    """Time a sweep cold and then warm; the second result is the peak resident memory of a process that sweeps once."""
-    cold = time_sweep(config)
-    # In bytes. A process starts with the peak of the one that started it, which is smaller than any with JAX in it.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return [cold, *(time_sweep(config) for _ in range(rounds))], peak
+def time_cold_and_warm(config: SweepConfig, rounds: int) -> list[Timing]:
+    """Time a sweep with compiling, and then warm."""
+    return [time_sweep(config) for _ in range(1 + rounds)]
+
+
+SWEEP = """
+import json, resource, sys
+import jax
+import jaxgain as jg
+jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+jg.sweep(jg.SweepConfig(**json.loads(sys.argv[2])))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def peak_memory(config: SweepConfig) -> int:
+    """Peak resident bytes of a process that sweeps once and has imported nothing else."""
+    words = [sys.executable, "-c", SWEEP, str(cores()), config.to_json()]
+    # A process starts with the peak of the one that started it, which is smaller than any with JAX in it.
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "0"}
+    peak = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+    return int(peak) * (1 if sys.platform == "darwin" else 1024)
 
 
 def time_activation(name: str) -> Timing:
@@ -308,7 +324,7 @@ def run_dense(config: BenchmarkConfig, say: Callable[[str], object]) -> list[Mea
 def run_scaling(config: BenchmarkConfig, say: Callable[[str], object]) -> list[Measure]:
     """A trivial sweep, then width, depth and gains one at a time, each size in a process of its own."""
     axes = {"width": config.widths, "depth": config.depths, "gains": config.gain_counts}
-    points = [("trivial", 0, {"width": 8, "depth": 2, "gains": FEW_GAINS})]
+    points = [("trivial", 0, {"width": 100, "depth": 2, "gains": FEW_GAINS})]  # wide enough for the same engine
     for axis, sizes in axes.items():
         points += [(axis, size, start_of(dataclasses.asdict(config), axis) | {axis: size}) for size in sizes]
     run_before: dict[SweepConfig, tuple[list[Timing], int]] = {}
@@ -318,7 +334,7 @@ def run_scaling(config: BenchmarkConfig, say: Callable[[str], object]) -> list[M
         if sweep not in run_before:
             say(f"scaling: {', '.join(worded(*each) for each in point.items())}")
             with alone() as jax:
-                run_before[sweep] = jax(time_sweep_and_memory, sweep, config.rounds)
+                run_before[sweep] = jax(time_cold_and_warm, sweep, config.rounds), peak_memory(sweep)
         work = point["width"] * point["depth"] * point["gains"]
         measures.append(Measure(axis, worded(axis, size), size, work, *run_before[sweep]))
     return measures

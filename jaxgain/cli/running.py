@@ -1,10 +1,9 @@
 """Around a long run at the shell: JAX on all cores, a bar of progress."""
 
-import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,6 @@ def prepare_jax(devices: int | None = None) -> None:
     if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(caches / "jaxgain"))
-
-
-def share_one_heap() -> None:
-    """Let all threads that are yet to start share one heap, where the C library of Linux would give each its own.
-
-    What compiling in many threads leaves behind in their heaps is a tenth of the peak memory of a large sweep. Small
-    ones pay a quarter of their time for it, as their threads wait for each other to allocate.
-    """
-    most_heaps = -8  # M_ARENA_MAX in malloc.h
-    if "MALLOC_ARENA_MAX" not in os.environ:
-        with suppress(OSError, AttributeError, TypeError):
-            ctypes.CDLL(None).mallopt(most_heaps, 1)
 
 
 def cores() -> int:

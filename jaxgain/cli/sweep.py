@@ -9,7 +9,7 @@ from typing import Any, Literal, Optional
 
 from jaxgain.cli.arguments import parse, part_of, refusing
 from jaxgain.cli.results import Results, results_in
-from jaxgain.cli.running import prepare_jax, progress_bar, share_one_heap
+from jaxgain.cli.running import prepare_jax, progress_bar
 from jaxgain.cli.stopping import checked, kept, resumable, say, stoppable
 from jaxgain.propagation.config import SweepConfig
 from jaxgain.runs.files import save_figure
@@ -17,10 +17,6 @@ from jaxgain.runs.files import save_figure
 ABOUT = """Sweep gains, activations and seeds at a finite width: what happens to the signal and to its
 gradient, layer by layer. Prints a table, and writes the dataset sweep.nc and the figure sweep.png. With no
 option it runs the whole experiment on real settings."""
-
-
-# Neurons per layer from which memory is what limits a sweep.
-WIDE = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +57,6 @@ def run(words: Sequence[str]) -> None:
     with refusing():
         _check_processes(arguments)
     with resumable(partial(kept, arguments.out, "sweep")):
-        widths = arguments.widths or arguments.width
-        if (widths if isinstance(widths, int) else max(widths)) >= WIDE:
-            share_one_heap()
         prepare_jax(arguments.devices)
         if arguments.distributed:
             with refusing():

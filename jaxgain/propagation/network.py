@@ -75,6 +75,11 @@ class Setting(NamedTuple):
         return not (plain and same and usual and free and self.directions == 1)
 
     @property
+    def carries_means(self) -> bool:
+        """Whether it carries nothing but means over its neurons."""
+        return not self.carries_vectors and self.weights != "dense" and self.inputs == 1 and self.widths[0] > NARROW
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """Of layers 0 … depth."""
         return (self.width,) * (self.depth + 1) if isinstance(self.width, int) else self.width
@@ -279,7 +284,7 @@ def _kernel(setting: Setting, point: Point, neurons_at_once: int) -> Callable[..
         return partial(propagate_vectors, layers=layers, widths=setting.widths, observe=setting.statistics)
     if setting.weights == "dense":
         return partial(propagate_dense, matrices=_matrices(setting))
-    if setting.inputs == 1 and setting.widths[0] > NARROW:
+    if setting.carries_means:
         return partial(propagate_single, neurons_at_once=neurons_at_once)
     return propagate_plain
 
@@ -323,8 +328,12 @@ def steepest_slope(phi: Activation) -> float:
     2.0
     """
     with jax.ensure_compile_time_eval():
-        _, slope = value_and_slope(phi, jnp.linspace(-10, 10, 20001, dtype=jnp.float32))
-        return float(jnp.max(jnp.abs(slope)))
+        return float(_largest_slope(phi, np.linspace(-10, 10, 20001, dtype=np.float32)))
+
+
+@partial(jax.jit, static_argnums=0)  # one program, where every function alone would be compiled
+def _largest_slope(phi: Activation, z: Array) -> Array:
+    return jnp.max(jnp.abs(value_and_slope(phi, z)[1]))
 
 
 def _given_inputs(inputs: Any, width: int) -> Array:

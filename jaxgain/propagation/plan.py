@@ -12,7 +12,6 @@ from typing import NamedTuple
 from jaxgain.propagation.config import SweepConfig
 from jaxgain.propagation.network import OF_TANGENTS, setting_of
 from jaxgain.propagation.program import neurons_at_once
-from jaxgain.propagation.rows import NARROW
 from jaxgain.propagation.settings import OF_PAIRS, OF_REVERSE
 
 # Working memory from which the gains of a seed are met in several batches.
@@ -119,8 +118,7 @@ def working_bytes(config: SweepConfig, networks: int) -> int:
     """What a device needs to run the networks of one seed."""
     setting, signals, rows = setting_of(config), config.inputs, _rows(config)
     width = max(setting.widths)
-    single = config.weights == "matrix_free" and signals == 1 and width > NARROW
-    met = min(width, neurons_at_once(networks)) if single and not setting.carries_vectors else width
+    met = min(width, neurons_at_once(networks)) if setting.carries_means else width
     final_depths = max(1, len(config.depths))
     # Whole layers of numbers: those of the layer and of layer 0, the bits that they come from, and the network's ends.
     live = 4 * met * networks * (6 * rows + 4) * final_depths + 24 * width * rows

@@ -43,10 +43,9 @@ def compiled_program(
     Once for all values of these; the program outlives the call of `sweep`. It starts the devices; what it returns
     waits for their results (…, seed, point).
     """
-    wide: dict[str, Any] | None = {"xla_cpu_prefer_vector_width": 512} if devices[0].platform == "cpu" else None
     lowered, shapes = lower_program(phis, points, chunk, devices, setting)
     _return_freed_memory()
-    compiled = lowered.compile(compiler_options=wide)
+    compiled = lowered.compile(compiler_options=_compiler_options(setting) if devices[0].platform == "cpu" else None)
     _return_freed_memory()
 
     def program(members, *, root, points, index):
@@ -54,6 +53,20 @@ def compiled_program(
         return lambda: assemble(_unpacked(np.asarray(packed), shapes), setting, np.concatenate)
 
     return program
+
+
+def _compiler_options(setting: Setting) -> dict[str, Any]:
+    """What the compiler for CPUs is asked for.
+
+    Networks of means alone run as fast with few of its optimizations, which then needs less time and memory: before
+    JAX 0.9 less still where it takes many fusions at a time.
+    """
+    options: dict[str, Any] = {"xla_cpu_prefer_vector_width": 512}
+    if setting.carries_means and not jax.config.read("jax_disable_most_optimizations"):
+        options["xla_backend_optimization_level"] = 1
+        if jax.__version_info__ < (0, 9):
+            options["xla_cpu_use_fusion_emitters"] = False
+    return options
 
 
 def _return_freed_memory() -> None:

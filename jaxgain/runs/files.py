@@ -4,7 +4,8 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,8 +102,8 @@ def open_dataset(path: str | Path) -> "xarray.Dataset":
 
 def saved_attributes(path: str | Path) -> dict[str, Any]:
     """Read the attributes of a dataset and nothing else; errors as in `load_dataset`."""
-    with _opened(path) as dataset:
-        return dict(dataset.attrs)
+    with _readable(path) as file:  # without xarray, whose memory would come on top of the compiler's
+        return dict(file.attrs)
 
 
 def is_ours(path: str | Path, mark: str, what: str) -> bool:
@@ -123,13 +124,21 @@ def is_ours(path: str | Path, mark: str, what: str) -> bool:
 
 
 def _opened(path: str | Path) -> "xarray.Dataset":
+    with _readable(path):
+        import xarray
+
+        return xarray.open_dataset(path, engine="h5netcdf")
+
+
+@contextmanager
+def _readable(path: str | Path) -> Iterator[Any]:
+    """The file open in h5py, which minds a broken one better than what reads it next."""
     import h5py
-    import xarray
 
     try:
-        with h5py.File(path) as file:  # which minds a broken file better than what reads it next
+        with h5py.File(path) as file:
             file.attrs.get("_nc3_strict")
-        return xarray.open_dataset(path, engine="h5netcdf")
+            yield file
     except Exception as error:  # whatever a damaged file makes its readers raise
         reason = "it is not a netCDF file, or damaged" if Path(path).is_file() else "there is no such file"
         raise ValueError(f"cannot read the dataset {path}: {reason}") from error
