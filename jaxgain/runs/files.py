@@ -103,7 +103,9 @@ def open_dataset(path: str | Path) -> "xarray.Dataset":
 def saved_attributes(path: str | Path) -> dict[str, Any]:
     """Read the attributes of a dataset and nothing else; errors as in `load_dataset`."""
     with _readable(path) as file:  # without xarray, whose memory would come on top of the compiler's
-        return dict(file.attrs)
+        import h5netcdf
+
+        return dict(h5netcdf.File(file, "r").attrs)
 
 
 def is_ours(path: str | Path, mark: str, what: str) -> bool:

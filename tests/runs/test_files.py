@@ -3,7 +3,7 @@ import pytest
 import xarray
 from matplotlib.figure import Figure
 
-from jaxgain.runs.files import load_dataset, output_folder, save_dataset, save_figure, write_whole
+from jaxgain.runs.files import load_dataset, output_folder, save_dataset, save_figure, saved_attributes, write_whole
 
 
 def a_dataset(value: float) -> xarray.Dataset:
@@ -18,6 +18,15 @@ def a_dataset(value: float) -> xarray.Dataset:
 def test_a_dataset_comes_back_as_it_was(tmp_path):
     save_dataset(a_dataset(1.0), tmp_path / "a.nc")
     xarray.testing.assert_identical(load_dataset(tmp_path / "a.nc"), a_dataset(1.0))
+
+
+def test_attributes_alone_are_those_of_the_dataset(tmp_path):
+    numbers = {"seconds": 2.5, "count": 3, "name": "σ", "both": [1, 2]}
+    save_dataset(a_dataset(1.0).assign_attrs(numbers), tmp_path / "a.nc")
+    found = saved_attributes(tmp_path / "a.nc")
+    assert found.keys() == {"config", *numbers}
+    assert (float(found["seconds"]), int(found["count"]), found["name"]) == (2.5, 3, "σ")
+    assert found["both"].tolist() == [1, 2]
 
 
 def test_a_dataset_replaces_the_one_before(tmp_path):
