@@ -58,8 +58,8 @@ def compiled_program(
 def _compiler_options(setting: Setting) -> dict[str, Any]:
     """What the compiler for CPUs is asked for.
 
-    Networks of means alone run as fast with few of its optimizations, which then needs less time and memory: before
-    JAX 0.9 less still where it takes many fusions at a time.
+    Networks of means alone run as fast with few of its optimizations, and it then needs less time and memory; before
+    JAX 0.9 it needs less still where not every fusion is compiled in a module of its own.
     """
     options: dict[str, Any] = {"xla_cpu_prefer_vector_width": 512}
     if setting.carries_means and not jax.config.read("jax_disable_most_optimizations"):
